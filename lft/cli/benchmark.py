@@ -1,0 +1,24 @@
+"""lft benchmark: compare base and tuned model of a finished run."""
+
+from pathlib import Path
+
+import click
+
+from lft.cli.finished import finished_plan
+from lft.cli.present import RunDisplay, show_outcome
+from lft.launch.agent import Agent
+
+
+@click.command("benchmark")
+@click.argument("output_dir", type=click.Path(path_type=Path))
+def command(output_dir: Path) -> int:
+    """Compare base and tuned model of the finished run in OUTPUT_DIR again, and write its report and card.
+
+    \b
+    lft benchmark runs/support
+    """
+    plan = finished_plan(output_dir)
+    with RunDisplay() as display:
+        outcome = Agent(plan, display.observe).benchmark()
+    show_outcome(outcome, plan)
+    return outcome.exit_code

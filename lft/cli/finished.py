@@ -1,0 +1,29 @@
+"""Reading back the plan of a finished run, for the verbs that work on one."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lft.core.errors import PreflightError, SettingsError
+from lft.core.run_dir import RunDir
+from lft.plan.launch_plan import LaunchPlan
+
+
+def finished_plan(output_dir: Path) -> LaunchPlan:
+    """The plan of the run in `output_dir`, as its next attempt. Raises SettingsError, PreflightError."""
+    run_dir = RunDir(output_dir.expanduser().absolute())
+    if not run_dir.output_dir.is_dir():
+        raise SettingsError([f"{output_dir} is not a folder; the output_dir of a finished run is expected"])
+    try:
+        plan = LaunchPlan.model_validate_json(run_dir.plan.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        raise PreflightError(
+            f"{output_dir} holds no run (run/plan.json)", next_step="name the output_dir of a run"
+        ) from None
+    if not run_dir.adapter_config.exists():
+        raise PreflightError(
+            f"the run in {output_dir} has no adapter yet", next_step=f"lft launch {run_dir.settings} finishes it"
+        )
+    # the folder may have been moved or copied since
+    settings = plan.settings.model_copy(update={"output_dir": run_dir.output_dir})
+    return plan.model_copy(update={"settings": settings, "attempt": run_dir.next_attempt().number})

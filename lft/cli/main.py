@@ -1,0 +1,80 @@
+"""The command line: a group that imports a verb only when it is used, and the one place where errors become exit codes."""
+
+import sys
+import traceback
+from importlib import import_module
+
+import click
+
+from lft import __version__
+from lft.core.errors import BUG, DONE, SETTINGS, STOPPED, LftError
+
+VERBS = {
+    "launch": "Plan, start, watch and finish a run.",
+    "plan": "Show what a run would do, and why.",
+    "benchmark": "Compare base and tuned model of a finished run again.",
+    "upload": "Upload a finished run's adapter to the Hugging Face Hub.",
+    "schema": "Print the run file's JSON Schema, for editors.",
+}
+"""Verb -> its line in --help, kept here so that --help imports no verb."""
+
+
+class LazyGroup(click.Group):
+    """Finds the command `x` in lft.cli.x when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All verbs, in the order of a run's story."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb."""
+        if cmd_name not in VERBS:
+            return None
+        command = import_module(f"lft.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="lft")
+def cli() -> None:
+    """Fine-tune language models with LoRA on whatever is there: one CPU, one GPU, four GPUs, a cluster.
+
+    \b
+    lft launch --demo                          see it work, in minutes, on two CPU ranks
+    lft launch run.yaml --gpus 4               the everyday use
+    lft launch --model M --dataset data.jsonl  without a run file
+    """
+
+
+def main() -> None:
+    """Run the command line and exit with the code of core/errors.py."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code. Whatever happens is said in words."""
+    try:
+        code = cli.main(arguments, prog_name="lft", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return DONE
+    except click.ClickException as error:
+        error.show()
+        return SETTINGS
+    except LftError as error:
+        click.echo(str(error), err=True)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped", err=True)
+        return STOPPED
+    except Exception:
+        click.echo(traceback.format_exc(), err=True)
+        click.echo("this is a bug in lft; the lines above say where", err=True)
+        return BUG
+    return code if isinstance(code, int) else DONE

@@ -1,0 +1,77 @@
+"""The options that change what a run does, shared by the verbs that plan one; and settings made from them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from lft.core.errors import SettingsError
+from lft.core.settings import RunSettings
+from lft.core.settings_file import read_settings
+from lft.demo import demo_settings
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+DEFAULT_FILE = "lft.yaml"
+
+# option -> the setting it stands for
+FLAGS = {
+    "model": "model.name",
+    "dataset": "data.source",
+    "output_dir": "output_dir",
+    "gpus": "launch.gpus",
+    "cpu_procs": "launch.cpu_procs",
+    "strategy": "launch.strategy",
+    "precision": "launch.precision",
+    "strict": "launch.strict",
+}
+
+_OPTIONS = (
+    click.argument("run_file", required=False, type=click.Path(path_type=Path)),
+    click.option(
+        "--demo", is_flag=True, help="The embedded example: SmolLM2-135M-Instruct learns WordNet definitions."
+    ),
+    click.option("--model", metavar="NAME", help="Hub id, folder or .gguf file."),
+    click.option("--dataset", metavar="SOURCE", help="File, folder, pattern or Hub data set."),
+    click.option("--output-dir", metavar="DIR", help="Folder of the adapter."),
+    click.option("--gpus", metavar="N|auto", help="GPUs per node; 0 runs on the CPU."),
+    click.option("--cpu-procs", metavar="N|auto", help="Ranks on the CPU."),
+    click.option("--strategy", metavar="auto|single|ddp", help="How ranks share the work."),
+    click.option("--precision", metavar="auto|fp32|fp16|bf16", help="Number type of the frozen base model."),
+    click.option("--strict", is_flag=True, default=None, help="Fewer GPUs than asked for are an error."),
+    click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Any setting, e.g. --set lora.r=16."),
+)
+
+
+def plan_options(function: Function) -> Function:
+    """Add the run file and all options of a plan to a command."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def settings_from(run_file: Path | None, demo: bool, sets: tuple[str, ...], flags: dict[str, Any]) -> RunSettings:
+    """Settings of the run file (./lft.yaml when none is named), changed by the flags that were given.
+
+    Raises SettingsError; without any file, model and data it says how to get one.
+    """
+    given = {
+        FLAGS[name]: (f"--{name.replace('_', '-')}", _number_or_text(value))
+        for name, value in flags.items()
+        if value is not None
+    }
+    if demo:
+        given = {key: ("--demo", value) for key, value in demo_settings().items() if key not in given} | given
+    elif run_file is None and Path(DEFAULT_FILE).exists():
+        run_file = Path(DEFAULT_FILE)
+    elif run_file is None and not {"model.name", "data.source"} <= given.keys() and not sets:
+        raise SettingsError(
+            [f"no run file is named, there is no ./{DEFAULT_FILE}, and --model and --dataset are not both given"],
+            next_step="lft launch --demo, or lft launch --model NAME --dataset FILE, or write lft.yaml:\n\n"
+            "    model: {name: HuggingFaceTB/SmolLM2-135M-Instruct}\n    data: {source: ./data.jsonl}\n",
+        )
+    return read_settings(run_file, given, sets)
+
+
+def _number_or_text(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isdigit() else value

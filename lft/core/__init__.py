@@ -1,0 +1,1 @@
+"""The ground: settings, run directory, errors, rank, hardware, files. Imports no torch and nothing above it."""

@@ -1,0 +1,59 @@
+"""What happens in a run, as JSON lines: one file per writer, one line per state change or logged step."""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["stage", "notice", "total", "step", "log", "saved", "done"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """`kind` says what happened; `data` holds its facts, of JSON types only; `time` is in seconds since the epoch."""
+
+    writer: str
+    kind: Kind
+    data: dict[str, Any] = field(default_factory=dict)
+    time: float = 0.0
+
+
+class EventWriter:
+    """Appends events to one file. A line is written whole or, at a crash, is the last and left out by readers."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.writer = path.stem
+        self._stream = path.open("a", encoding="utf-8")
+
+    def write(self, kind: Kind, **data: Any) -> None:
+        """Append one event and flush it, so that a reader sees it at once."""
+        event = Event(self.writer, kind, data, time.time())
+        self._stream.write(json.dumps(asdict(event)) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Close the file; later writes are an error."""
+        self._stream.close()
+
+
+class EventTail:
+    """Reads the new events of a folder at each call, file by file; what was there before the start is skipped."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read_to: dict[Path, int] = {path: path.stat().st_size for path in folder.glob("*.jsonl")}
+
+    def new_events(self) -> list[Event]:
+        """All whole lines written since the last call, in order of time."""
+        found = [event for path in sorted(self.folder.glob("*.jsonl")) for event in self._new_in(path)]
+        return sorted(found, key=lambda event: event.time)
+
+    def _new_in(self, path: Path) -> list[Event]:
+        with path.open("rb") as stream:
+            stream.seek(self._read_to.get(path, 0))
+            text = stream.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read_to[path] = self._read_to.get(path, 0) + len(whole)
+        return [Event(**json.loads(line)) for line in whole.splitlines()]

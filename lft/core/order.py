@@ -1,0 +1,96 @@
+"""What passes between launcher and worker: one order in for all ranks of a job, one report out of each."""
+
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lft.core.errors import TRAINING
+from lft.core.files import write_text
+from lft.core.settings import Precision, RunSettings
+
+Job = Literal["train", "benchmark"]
+
+
+class WorkerOrder(BaseModel):
+    """The same for all ranks; a rank knows itself from RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    job: Job
+    attempt_dir: Path
+    settings: RunSettings
+    world_size: int
+    device: Literal["cpu", "cuda"]
+    precision: Precision | None
+    """None: the rule of the library, which looks at the checkpoint."""
+    accumulation: int
+    """Micro-batches per rank and step."""
+
+    def save(self, path: Path) -> None:
+        """Write the order as JSON."""
+        write_text(path, self.model_dump_json(indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> "WorkerOrder":
+        """Read an order. Raises OSError or pydantic.ValidationError."""
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+class WorkerReport(BaseModel):
+    """A rank's last word about a job."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    ok: bool
+    rank: int
+    stage: str
+    exit_code: int = 0
+    error_class: str = ""
+    message: str = ""
+    traceback: str = ""
+    is_victim: bool = False
+    """The error says that another rank went away."""
+    metrics: dict[str, Any] = {}
+    time_ns: int = 0
+
+    def save(self, path: Path) -> None:
+        """Write the report as JSON."""
+        write_text(path, self.model_dump_json(indent=1))
+
+    @classmethod
+    def load(cls, path: Path) -> "WorkerReport":
+        """Read a report. Raises OSError or pydantic.ValidationError."""
+        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+
+    @classmethod
+    def of_failure(cls, rank: int, stage: str, error: BaseException, traceback: str) -> "WorkerReport":
+        """The report of an exception."""
+        return cls(
+            ok=False,
+            rank=rank,
+            stage=stage,
+            exit_code=getattr(error, "exit_code", TRAINING),
+            error_class=type(error).__name__,
+            message=str(error),
+            traceback=traceback,
+            is_victim=_another_rank_left(str(error)),
+            time_ns=time.time_ns(),
+        )
+
+
+# What gloo and NCCL say on the ranks that did nothing wrong; seen with torch 2.13 (gloo) and in its source (NCCL).
+_VICTIM_WORDS = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Connection refused",
+    "Broken pipe",
+    "NCCL communicator was aborted",
+    "remote process exited",
+    "Socket Timeout",
+)
+
+
+def _another_rank_left(message: str) -> bool:
+    return any(words in message for words in _VICTIM_WORDS)

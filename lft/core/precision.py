@@ -1,0 +1,33 @@
+"""Which number type the frozen base model is kept in: one rule for library and launcher."""
+
+from typing import Literal
+
+from lft.core.errors import PreflightError
+from lft.core.settings import Precision
+
+Device = Literal["cpu", "cuda"]
+
+
+def choose_precision(
+    asked: Precision | None, device: Device, *, checkpoint_is_bf16: bool, device_computes_bf16: bool
+) -> tuple[Precision, str]:
+    """Precision and the reason for it. `asked` wins unless the device cannot do it.
+
+    Without being asked: float32 on a CPU; on CUDA fp16, or bf16 where the checkpoint is bf16 and the GPU computes it.
+    Raises PreflightError for fp16 on a CPU (0.2 to 2 GFLOP/s a core where float32 reaches 92) and for bf16 on a GPU
+    without it.
+    """
+    if asked == "fp16" and device == "cpu":
+        raise PreflightError(
+            "fp16 on a CPU is about a thousand times slower than float32 and is refused",
+            next_step="use precision fp32, or bf16 where the CPU multiplies it natively",
+        )
+    if asked == "bf16" and device == "cuda" and not device_computes_bf16:
+        raise PreflightError("this GPU does not compute bf16", next_step="use precision fp16 or fp32")
+    if asked is not None:
+        return asked, "asked for"
+    if device == "cpu":
+        return "fp32", "on a CPU every checkpoint is computed in float32"
+    if checkpoint_is_bf16 and device_computes_bf16:
+        return "bf16", "the checkpoint is bf16 and the GPU computes it"
+    return "fp16", "half precision on a GPU" + (" without bf16" if checkpoint_is_bf16 else "")

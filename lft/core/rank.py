@@ -1,0 +1,93 @@
+"""Who this process is among the ranks, and the one table of environment names that lft reads or sets.
+
+Nothing else in lft touches `os.environ`; a test checks it.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE = "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"
+MASTER_ADDR, MASTER_PORT = "MASTER_ADDR", "MASTER_PORT"
+CACHE, XDG_CACHE = "LFT_CACHE", "XDG_CACHE_HOME"
+CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+
+# What a launcher around this one may have left behind; inherited, it would make a rank believe it is another one.
+LAUNCHER_NAMES = frozenset({RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT})
+LAUNCHER_NAMES |= {"GROUP_RANK", "GROUP_WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE"}
+LAUNCHER_PREFIXES = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "ROLE_", "PARALLELISM_CONFIG_")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rank:
+    """One process of a run; without any RANK-style variable, the only one."""
+
+    rank: int = 0
+    local_rank: int = 0
+    world_size: int = 1
+    local_world_size: int = 1
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which alone writes what all ranks share."""
+        return self.rank == 0
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Rank":
+        """Read RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, as torchrun and lft set them."""
+        rank, world_size = int(environment.get(RANK, 0)), int(environment.get(WORLD_SIZE, 1))
+        return cls(
+            rank=rank,
+            local_rank=int(environment.get(LOCAL_RANK, rank)),
+            world_size=world_size,
+            local_world_size=int(environment.get(LOCAL_WORLD_SIZE, world_size)),
+        )
+
+    def to_environment(self) -> dict[str, str]:
+        """The variables from which `from_environment` makes this rank again."""
+        values = {
+            RANK: self.rank,
+            LOCAL_RANK: self.local_rank,
+            WORLD_SIZE: self.world_size,
+            LOCAL_WORLD_SIZE: self.local_world_size,
+        }
+        return {name: str(value) for name, value in values.items()}
+
+
+def rendezvous_is_given() -> bool:
+    """Whether whoever started this process (torchrun, accelerate) says where rank 0 listens."""
+    return MASTER_ADDR in os.environ and MASTER_PORT in os.environ
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what another launcher left in it."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name not in LAUNCHER_NAMES and not name.startswith(LAUNCHER_PREFIXES)
+    }
+
+
+def visible_gpus() -> tuple[str, ...] | None:
+    """The tokens of CUDA_VISIBLE_DEVICES, opaque (indices, UUIDs, MIG names); None where it is not set."""
+    value = os.environ.get(CUDA_VISIBLE_DEVICES)
+    if value is None:
+        return None
+    tokens = tuple(token.strip() for token in value.split(","))
+    # CUDA stops at the first token that names no device
+    named = [not token or token.startswith("-") or token == "NoDevFiles" for token in tokens]
+    return tokens[: named.index(True)] if True in named else tokens
+
+
+def cache_folder() -> Path:
+    """Where converted models and tokenized data are kept: LFT_CACHE, else lft in the user's cache folder."""
+    if CACHE in os.environ:
+        return Path(os.environ[CACHE]).expanduser()
+    return Path(os.environ.get(XDG_CACHE) or "~/.cache").expanduser() / "lft"
+
+
+def use_defaults(values: Mapping[str, str]) -> None:
+    """Set variables that are not set yet, before the libraries that read them at import are imported."""
+    for name, value in values.items():
+        os.environ.setdefault(name, value)

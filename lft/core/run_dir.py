@@ -1,0 +1,93 @@
+"""Every path of a run. The run directory is the contract between launcher, workers and readers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """The files of one attempt at a run."""
+
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        """0 for the first attempt."""
+        return int(self.folder.name.removeprefix("attempt-"))
+
+    def order(self, job: str) -> Path:
+        """The one order all ranks of a job read."""
+        return self.folder / ("order.json" if job == "train" else f"{job}-order.json")
+
+    @property
+    def rendezvous(self) -> Path:
+        """Where rank 0 publishes its address."""
+        return self.folder / "rendezvous.json"
+
+    def log(self, rank: int) -> Path:
+        """Everything a rank prints, over all jobs of the attempt."""
+        return self.folder / f"rank-{rank}.log"
+
+    def report(self, job: str, rank: int) -> Path:
+        """What a rank reports when its job is done."""
+        return self.folder / "reports" / f"{job}-rank-{rank}.json"
+
+    def failure(self, rank: int) -> Path:
+        """What a rank reports when it fails, written before any clean-up."""
+        return self.folder / "failures" / f"rank-{rank}.json"
+
+    def answers(self, rank: int) -> Path:
+        """A rank's share of the benchmark's answers, JSON lines."""
+        return self.folder / "answers" / f"rank-{rank}.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class RunDir:
+    """The files of a run, below its output_dir."""
+
+    output_dir: Path
+
+    @property
+    def run(self) -> Path:
+        """Everything but adapter and checkpoints; never uploaded."""
+        return self.output_dir / "run"
+
+    @property
+    def settings(self) -> Path:
+        """The resolved settings, a run file that repeats the run."""
+        return self.run / "settings.yaml"
+
+    @property
+    def plan(self) -> Path:
+        """The plan as JSON."""
+        return self.run / "plan.json"
+
+    @property
+    def events(self) -> Path:
+        """One file per writer."""
+        return self.run / "events"
+
+    @property
+    def report(self) -> Path:
+        """The numbers of the run."""
+        return self.run / "report.json"
+
+    @property
+    def adapter_config(self) -> Path:
+        """Exists when the final adapter does: it is moved into place with it."""
+        return self.output_dir / "adapter_config.json"
+
+    def attempts(self) -> list[Attempt]:
+        """All attempts so far, the first one first."""
+        found = [Attempt(path) for path in self.run.glob("attempt-*") if path.name[8:].isdigit()]
+        return sorted(found, key=lambda attempt: attempt.number)
+
+    def next_attempt(self) -> Attempt:
+        """The attempt a new launch makes; its folder does not exist yet."""
+        earlier = self.attempts()
+        return Attempt(self.run / f"attempt-{earlier[-1].number + 1 if earlier else 0}")
+
+    def checkpoints(self) -> list[Path]:
+        """Checkpoint folders, the earliest step first."""
+        found = [path for path in self.output_dir.glob("checkpoint-*") if path.name[11:].isdigit()]
+        return sorted(found, key=lambda path: int(path.name[11:]))

@@ -1,0 +1,216 @@
+"""The settings of a run: typed, frozen, every field documented where it stands.
+
+`lft schema` prints them as a JSON Schema. Names are those of the documented API and of peft where they have one.
+Reading them from a run file and flags, with the place of each mistake, is `settings_file.py`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+
+Precision = Literal["fp32", "fp16", "bf16"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _no_bool(value: object) -> object:
+    """YAML reads yes and on as true, which Python counts as 1."""
+    if isinstance(value, bool):
+        raise ValueError("a number is expected, not true or false")
+    return value
+
+
+Count = Annotated[PositiveInt, BeforeValidator(_no_bool)]
+CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_no_bool)]
+
+
+class Section(BaseModel):
+    """A part of the settings: cannot be changed once made, knows no keys but its own."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), hide_input_in_errors=True
+    )
+
+
+class ModelSettings(Section):
+    """The base model."""
+
+    name: Annotated[str, Field(min_length=1)]
+    """Hub id, local folder, or .gguf file (turned once into a trainable model, which is kept in the cache)."""
+
+    revision: str | None = None
+    """Branch, tag or commit of a Hub model."""
+
+    trust_remote_code: bool = False
+    """Run model code that comes with the weights. Only for publishers you trust."""
+
+
+class DataSettings(Section):
+    """The data and how its rows become tokens."""
+
+    source: Annotated[str, Field(min_length=1)]
+    """Local file (.json .jsonl .csv .txt .parquet, each also .gz), folder, glob, or Hub data set."""
+
+    config: str | None = None
+    """Configuration of a Hub data set."""
+
+    split: str = "train"
+    """Split of a Hub data set."""
+
+    data_files: str | None = None
+    """Files to load out of a Hub data set's repository."""
+
+    num_samples: Count | None = None
+    """Use only the first rows."""
+
+    text_columns: tuple[str, ...] | None = None
+    """Columns to use; recognised by their names when not given."""
+
+    max_length: Annotated[Count, Field(ge=2)] = 512
+    """Longest row, in tokens; longer rows are cut at the end."""
+
+    loss_on: Literal["completion", "all"] = "completion"
+    """What is trained: the answer only, or the prompt too. Plain text is trained whole either way."""
+
+    held_out: Share | CountOrZero = 0.05
+    """Share of rows (below 1) or number of rows kept out of training, for held-out loss and ROUGE."""
+
+
+class LoraSettings(Section):
+    """The adapter."""
+
+    r: Annotated[Count, Field(le=1024)] = 8
+    """Rank of the update."""
+
+    lora_alpha: Count = 32
+    """Scale: the update is multiplied by lora_alpha / r."""
+
+    lora_dropout: Share = 0.1
+    """Dropout before the adapter."""
+
+    target_modules: Literal["auto", "all-linear"] | tuple[str, ...] = "auto"
+    """Layers to adapt, by the end of their names; auto knows the model families."""
+
+
+class TrainingSettings(Section):
+    """The training loop. A step is one update of the weights."""
+
+    num_epochs: Count = 3
+    """Passes over the training rows."""
+
+    max_steps: Count | None = None
+    """Stop after this many steps, whatever num_epochs says."""
+
+    batch_size: Count = 4
+    """Micro-batch: rows per device at a time."""
+
+    global_batch_size: Count | None = None
+    """Rows per step over all ranks; accumulation is derived. Default: batch_size x 4 x ranks asked for."""
+
+    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    """Largest learning rate of AdamW."""
+
+    lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate falls after the warm-up."""
+
+    warmup_steps: CountOrZero = 0
+    """Steps over which the learning rate rises from 0."""
+
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
+
+    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    """Gradients are clipped to this norm; 0 leaves them alone."""
+
+    seed: CountOrZero = 42
+    """Seed of the order of rows, of the adapter's first values and of dropout."""
+
+    save_every: Literal["epoch"] | Count = "epoch"
+    """When to save a checkpoint: after each epoch, or every so many steps."""
+
+    log_every: Count = 10
+    """Steps between two logged losses."""
+
+
+class BenchmarkSettings(Section):
+    """Base against tuned model on the held-out rows, after training."""
+
+    num_prompts: CountOrZero = 200
+    """Held-out prompts to answer, at most; 0 leaves the benchmark out."""
+
+    max_new_tokens: Count = 128
+    """Longest answer, in tokens."""
+
+    batch_size: Count = 16
+    """Prompts answered at a time on each device."""
+
+
+class UploadSettings(Section):
+    """Upload to the Hugging Face Hub. There is no token here: it comes from `hf auth login` or HF_TOKEN."""
+
+    repo_name: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
+    """username/repository; nothing is uploaded without it."""
+
+    create_new: bool = False
+    """Create the repository if it does not exist."""
+
+    private: bool = False
+    """Make a created repository private; an existing public one is then refused."""
+
+
+class LaunchSettings(Section):
+    """Where the run happens."""
+
+    gpus: Literal["auto"] | CountOrZero = "auto"
+    """GPUs per node; auto takes all that are visible, 0 none."""
+
+    cpu_procs: Literal["auto"] | Count = "auto"
+    """Ranks when there is no GPU; auto takes two where there are two cores."""
+
+    strategy: Literal["auto", "single", "ddp"] = "auto"
+    """How ranks share the work; auto takes single for one rank and ddp for several."""
+
+    precision: Literal["auto"] | Precision = "auto"
+    """Number type of the frozen base model."""
+
+    strict: bool = False
+    """Make it an error, not a smaller run, when there are fewer GPUs than asked for."""
+
+    grace_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """How long ranks may take to save and leave when asked to stop, before they are killed."""
+
+
+class SlurmSettings(Section):
+    """What a site's SLURM wants to know. Kept with the run; local runs do not use it."""
+
+    partition: str | None = None
+    """Partition to submit to."""
+
+    account: str | None = None
+    """Account to charge."""
+
+    time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] | None = None
+    """Time limit as sbatch reads it, for example 04:00:00."""
+
+    setup: tuple[str, ...] = ()
+    """Lines to run on the node first, for example `module load cuda`."""
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+class RunSettings(Section):
+    """Everything a run is asked to do. Only model.name and data.source have no default."""
+
+    model: ModelSettings
+    data: DataSettings
+    lora: LoraSettings = LoraSettings()
+    training: TrainingSettings = TrainingSettings()
+    benchmark: BenchmarkSettings = BenchmarkSettings()
+    upload: UploadSettings = UploadSettings()
+    launch: LaunchSettings = LaunchSettings()
+    slurm: SlurmSettings = SlurmSettings()
+
+    output_dir: Annotated[Path, AfterValidator(_absolute)] = Path("finetuned_model")
+    """Folder of the adapter; run/ in it holds plan, logs and report."""

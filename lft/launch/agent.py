@@ -1,0 +1,147 @@
+"""Running a plan on this machine: write its files, start its ranks, watch them, finish the run."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lft.core.errors import DONE, FORCED, SAVED, STOPPED, PreflightError, UploadError
+from lft.core.events import Event, EventTail
+from lft.core.files import write_text
+from lft.core.order import Job, WorkerReport
+from lft.core.run_dir import Attempt
+from lft.core.settings import RunSettings
+from lft.launch.supervisor import Ranks, StopSignals, supervise
+from lft.launch.triage import Failure, find_failure
+from lft.plan.launch_plan import LaunchPlan
+from lft.publish.card import write_card
+from lft.publish.report import Report, write_report
+from lft.publish.upload import upload_adapter
+
+Observer = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `report` is there when it trained; `problem` is a benchmark or upload that can be done again."""
+
+    exit_code: int
+    report: Report | None = None
+    failure: Failure | None = None
+    uploaded: str = ""
+    problems: tuple[str, ...] = ()
+
+
+class Agent:
+    """Runs the jobs of one plan and tells `observe` what happens."""
+
+    def __init__(self, plan: LaunchPlan, observe: Observer) -> None:
+        self.plan, self.observe = plan, observe
+        self.attempt = plan.attempt_dir
+
+    def run(self) -> Outcome:
+        """Train, benchmark, report, upload. Only training can fail the run; what comes after can be done again."""
+        with self._alone():
+            self._write_files()
+            with StopSignals().listening() as stop:
+                ended = self._job("train", stop)
+                if ended is not None:
+                    return ended
+                return self._finish(stop)
+
+    def benchmark(self) -> Outcome:
+        """Benchmark and report an adapter that is already there."""
+        with self._alone(), StopSignals().listening() as stop:
+            return self._finish(stop)
+
+    def _finish(self, stop: StopSignals) -> Outcome:
+        problems: list[str] = []
+        settings = self.plan.settings
+        if settings.data.held_out and settings.benchmark.num_prompts:
+            ended = self._job("benchmark", stop)
+            if ended is not None and ended.failure is None:
+                return ended
+            if ended is not None and ended.failure is not None:
+                problems.append(
+                    f"benchmark failed: {ended.failure.report.message}; again: lft benchmark {settings.output_dir}"
+                )
+        trained = self._metrics("train", self.plan.run_dir.attempts())
+        report = write_report(self.plan.run_dir, settings, trained, self._metrics("benchmark", [self.attempt]))
+        write_card(settings.output_dir, settings.upload.repo_name)
+        uploaded = ""
+        if settings.upload.repo_name:
+            try:
+                uploaded = upload(settings)
+            except UploadError as error:
+                problems.append(f"{error.message}; {error.next_step}; then: lft upload {settings.output_dir}")
+        return Outcome(DONE, report=report, uploaded=uploaded, problems=tuple(problems))
+
+    def _job(self, job: Job, stop: StopSignals) -> Outcome | None:
+        """Run one job on all ranks; None when it is done, else how the run ended."""
+        plan, attempt = self.plan, self.attempt
+        plan.order(job).save(attempt.order(job))
+        tail = EventTail(plan.run_dir.events)
+
+        def pass_on_events() -> None:
+            for event in tail.new_events():
+                self.observe(event)
+
+        with Ranks() as ranks:
+            for rank in range(plan.topology.ranks):
+                ranks.start(plan.argv(job), plan.environment(rank), attempt.log(rank))
+            exits = supervise(ranks, stop, plan.settings.launch.grace_seconds, pass_on_events)
+        if stop.received:
+            saved = {exit_.code for exit_ in exits} <= {DONE, SAVED}
+            interrupted = STOPPED if stop.received[0] == signal.SIGINT else SAVED
+            return Outcome(interrupted if saved else FORCED + stop.received[-1])
+        failure = find_failure(exits, attempt)
+        return Outcome(failure.report.exit_code, failure=failure) if failure else None
+
+    def _write_files(self) -> None:
+        output_dir = self.plan.settings.output_dir
+        try:
+            for name, text in self.plan.files().items():
+                write_text(output_dir / name, text)
+        except OSError as error:
+            raise PreflightError(
+                f"{output_dir} cannot be written: {error.strerror}", next_step="choose another --output-dir"
+            ) from None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One run at a time in an output_dir."""
+        output_dir = self.plan.settings.output_dir
+        lock = FileLock(self.plan.run_dir.run / "lock", timeout=0)
+        try:
+            self.plan.run_dir.run.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except Timeout:
+            raise PreflightError(
+                f"another run is using {output_dir}", next_step="choose another --output-dir"
+            ) from None
+        except OSError as error:
+            raise PreflightError(
+                f"{output_dir} cannot be written: {error.strerror or error}", next_step="choose another --output-dir"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _metrics(self, job: Job, attempts: list[Attempt]) -> list[dict[str, Any]]:
+        """What the ranks measured, rank 0 first, in the newest of `attempts` that finished this job."""
+        for attempt in reversed(attempts):
+            paths = [attempt.report(job, rank) for rank in range(self.plan.topology.ranks)]
+            if all(path.exists() for path in paths):
+                return [WorkerReport.load(path).metrics for path in paths]
+        return []
+
+
+def upload(settings: RunSettings) -> str:
+    """Upload a finished run as its settings say; returns the address. Raises UploadError."""
+    wish = settings.upload
+    assert wish.repo_name is not None
+    return upload_adapter(settings.output_dir, wish.repo_name, create_new=wish.create_new, private=wish.private)

@@ -1,0 +1,1 @@
+"""Deciding: pure functions from settings and machine to a plan. No I/O, no torch."""

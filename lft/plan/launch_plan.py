@@ -1,0 +1,165 @@
+"""The plan of a run: everything decided, with the reason for each choice, before any process starts. Pure."""
+
+import shlex
+import sys
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lft.core.hardware import Machine
+from lft.core.order import Job, WorkerOrder
+from lft.core.precision import choose_precision
+from lft.core.rank import CUDA_VISIBLE_DEVICES, Rank
+from lft.core.run_dir import Attempt, RunDir
+from lft.core.settings import Precision, RunSettings
+from lft.core.settings_file import to_yaml
+from lft.plan.accelerate_config import accelerate_yaml
+from lft.plan.batch import Batch, plan_batch
+from lft.plan.topology import Topology, choose_topology
+
+
+class Choice(BaseModel):
+    """One line of the plan: what was decided, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: str
+    reason: str = ""
+
+
+class LaunchPlan(BaseModel):
+    """A run, decided. JSON both ways: `model_dump_json`, `model_validate_json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    settings: RunSettings
+    attempt: int
+    strategy: Literal["single", "ddp"]
+    topology: Topology
+    batch: Batch
+    precision: Precision | None
+    """None: the worker decides by the checkpoint."""
+    choices: tuple[Choice, ...]
+    notices: tuple[str, ...]
+
+    @property
+    def run_dir(self) -> RunDir:
+        """Where the run is."""
+        return RunDir(self.settings.output_dir)
+
+    @property
+    def attempt_dir(self) -> Attempt:
+        """Where this attempt is."""
+        return Attempt(self.run_dir.run / f"attempt-{self.attempt}")
+
+    def order(self, job: Job) -> WorkerOrder:
+        """The order of all ranks for a job."""
+        return WorkerOrder(
+            job=job,
+            attempt_dir=self.attempt_dir.folder,
+            settings=self.settings,
+            world_size=self.topology.ranks,
+            device=self.topology.device,
+            precision=self.precision,
+            accumulation=self.batch.accumulation,
+        )
+
+    def argv(self, job: Job) -> list[str]:
+        """The command of every rank."""
+        return [sys.executable, "-m", "lft.train.worker", str(self.attempt_dir.order(job))]
+
+    def environment(self, rank: int) -> dict[str, str]:
+        """What one rank's environment has beyond the launcher's own."""
+        world = self.topology.ranks
+        this = Rank(rank=rank, local_rank=rank, world_size=world, local_world_size=world)
+        variables = this.to_environment() | {"OMP_NUM_THREADS": str(self.topology.threads_per_rank)}
+        if self.topology.device == "cpu":
+            variables[CUDA_VISIBLE_DEVICES] = ""
+        else:
+            variables[CUDA_VISIBLE_DEVICES] = ",".join(self.topology.gpus)
+        return variables
+
+    def files(self) -> dict[str, str]:
+        """Path below output_dir -> text of what is written before the ranks start."""
+        run = self.run_dir
+        attempt = self.attempt_dir
+        texts = {
+            run.settings: to_yaml(self.settings),
+            run.plan: self.model_dump_json(indent=1),
+            run.run / "launch_configs" / "accelerate.yaml": accelerate_yaml(self.topology, self.precision),
+            attempt.order("train"): self.order("train").model_dump_json(indent=1),
+        }
+        return {str(path.relative_to(run.output_dir)): text for path, text in texts.items()}
+
+
+def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> LaunchPlan:
+    """Decide everything about a run. Raises SettingsError or PreflightError for what cannot work."""
+    topology = choose_topology(settings.launch, machine)
+    batch, batch_reason = plan_batch(settings.training, topology.ranks, topology.asked_ranks)
+    precision, precision_reason = plan_precision(settings, machine, topology)
+    strategy: Literal["single", "ddp"] = "ddp" if topology.ranks > 1 else "single"
+    notices = topology.notices
+    if notices:
+        notices = (f"{notices[0]}; the global batch stays {batch.global_batch} (accumulation {batch.accumulation})",)
+    lora, training, data = settings.lora, settings.training, settings.data
+    length = f"{training.max_steps} steps" if training.max_steps else f"{training.num_epochs} epochs"
+    backend = {"cpu": "gloo", "cuda": "nccl"}[topology.device]
+    threads = f"{topology.threads_per_rank} thread{'s' if topology.threads_per_rank > 1 else ''} each"
+    ranks = f"{topology.ranks} rank{'s' if topology.ranks > 1 else ''} on {topology.device}, {threads}"
+    choices = (
+        Choice(name="machine", value=machine.describe()),
+        Choice(name="ranks", value=ranks, reason=topology.reason),
+        Choice(
+            name="strategy",
+            value=strategy if strategy == "single" else f"{strategy} over {backend}",
+            reason="one rank" if strategy == "single" else "each rank holds the whole model and a share of each batch",
+        ),
+        Choice(name="precision", value=precision or "by the checkpoint", reason=precision_reason),
+        Choice(name="batch", value=batch.describe(), reason=batch_reason),
+        Choice(
+            name="adapter",
+            value=f"LoRA r={lora.r} alpha={lora.lora_alpha}, {length}, learning rate {training.learning_rate:g}",
+        ),
+        Choice(name="data", value=data.source, reason=_held_out(settings)),
+        Choice(name="writes", value=str(settings.output_dir), reason="the adapter; plan, logs and report in run/"),
+    )
+    return LaunchPlan(
+        settings=settings,
+        attempt=attempt,
+        strategy=strategy,
+        topology=topology,
+        batch=batch,
+        precision=precision,
+        choices=choices,
+        notices=notices,
+    )
+
+
+def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) -> tuple[Precision | None, str]:
+    """The precision and why; None where only the checkpoint, which the worker reads, can tell."""
+    asked = None if settings.launch.precision == "auto" else settings.launch.precision
+    if asked is None and topology.device == "cuda":
+        return None, "bf16 if the checkpoint is bf16 and the GPUs compute it, else fp16"
+    if asked is None and machine.cpu_computes_bf16:
+        return (
+            "bf16",
+            "this CPU multiplies bf16 natively, several times faster than float32; --precision fp32 changes it",
+        )
+    computes = machine.cpu_computes_bf16
+    if topology.device == "cuda":
+        computes = all(gpu.computes_bf16 for gpu in machine.gpus if gpu.token in topology.gpus)
+    return choose_precision(asked, topology.device, checkpoint_is_bf16=False, device_computes_bf16=computes)
+
+
+def command_line(plan: LaunchPlan) -> str:
+    """The command of a rank as one would type it."""
+    return shlex.join(["python", *plan.argv("train")[1:]])
+
+
+def _held_out(settings: RunSettings) -> str:
+    held_out, prompts = settings.data.held_out, settings.benchmark.num_prompts
+    share = f"{held_out:.0%} of the rows" if held_out < 1 else f"{held_out:g} rows"
+    if not held_out:
+        return "no row held out, so no benchmark"
+    return f"{share} held out" + (f", at most {prompts} of them to compare base and tuned model" if prompts else "")

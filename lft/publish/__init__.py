@@ -1,0 +1,1 @@
+"""The finished run: report, model card, upload. No torch."""

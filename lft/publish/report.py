@@ -1,0 +1,38 @@
+"""report.json: the numbers of a run, for people's tables, for scripts and for the model card."""
+
+import json
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from lft.core.files import write_text
+from lft.core.run_dir import RunDir
+from lft.core.settings import RunSettings
+
+Report = dict[str, Any]
+PACKAGES = ("lft", "torch", "transformers", "peft", "accelerate", "datasets", "tokenizers")
+
+
+def write_report(
+    run_dir: RunDir, settings: RunSettings, training: list[dict[str, Any]], benchmark: list[dict[str, Any]]
+) -> Report:
+    """Put together what the ranks measured (rank 0 first) and write run/report.json. Missing parts are null."""
+    report: Report = {
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "versions": {name: metadata.version(name) for name in PACKAGES},
+        "settings": settings.model_dump(mode="json"),
+        "training": None,
+        "benchmark": benchmark[0].get("benchmark") if benchmark else None,
+    }
+    if training:
+        peaks = [rank["peak_memory_bytes"] for rank in training]
+        report["training"] = {**training[0], "peak_memory_bytes_by_rank": peaks}
+    write_text(run_dir.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+    return report
+
+
+def read_report(path: Path) -> Report:
+    """Read run/report.json. Raises OSError or ValueError."""
+    report: Report = json.loads(path.read_text(encoding="utf-8"))
+    return report

@@ -1,0 +1,79 @@
+"""Uploading an adapter folder to the Hugging Face Hub: adapter, tokenizer and card, nothing else."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
+
+from lft.core.errors import UploadError
+
+UPLOADED = (
+    "README.md",
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "lft.json",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+    "chat_template*",
+)
+"""What leaves the machine: never checkpoints, logs or run/."""
+
+
+def upload_adapter(
+    folder: Path, repo_name: str, *, token: str | None = None, create_new: bool = False, private: bool = False
+) -> str:
+    """Upload and return the address. Doing it again with the same files changes nothing.
+
+    Raises UploadError with what is wrong and what to do; the token is never part of it.
+    """
+    if not (folder / "adapter_config.json").exists():
+        raise UploadError(
+            f"{folder} holds no adapter to upload", next_step="train first, or name the output_dir of a run"
+        )
+    api = HfApi(token=token)
+    try:
+        if create_new:
+            api.create_repo(repo_name, private=private, exist_ok=True)
+        if private and not api.repo_info(repo_name).private:
+            raise UploadError(
+                f"{repo_name} is public, and a private upload was asked for; nothing was uploaded",
+                next_step=f"make it private on its settings page, or choose another name than {repo_name}",
+            )
+        api.upload_folder(
+            repo_id=repo_name, folder_path=folder, allow_patterns=list(UPLOADED), commit_message="Upload LoRA adapter"
+        )
+    except UploadError:
+        raise
+    except Exception as error:  # the client raises its own, httpx's and the operating system's
+        message, next_step = explain(error, repo_name)
+        raise UploadError(message, next_step=next_step) from None
+    return f"{api.endpoint}/{repo_name}"
+
+
+def explain(error: Exception, repo_name: str) -> tuple[str, str]:
+    """What went wrong, in words of our own, since the client's may repeat what it was given; and what to do."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    sign_in = "hf auth login with a token that may write, or set HF_TOKEN"
+    if isinstance(error, HFValidationError):
+        return f'"{repo_name}" is not a repository name', "username/repository, letters, digits, - _ . only"
+    if isinstance(error, LocalTokenNotFoundError):
+        return "there is no Hub token on this machine", sign_in
+    if status == 401 and not isinstance(error, RepositoryNotFoundError):
+        return f"the Hub does not accept the token (upload to {repo_name})", sign_in
+    if status == 403:
+        return f"the token may not write to {repo_name}", f"{sign_in}; is {repo_name.split('/')[0]} your user name?"
+    if isinstance(error, RepositoryNotFoundError):
+        return (
+            f"the repository {repo_name} does not exist, or the token may not see it",
+            "create_new=True (upload.create_new: true in a run file) creates it",
+        )
+    if isinstance(error, HfHubHTTPError):
+        return f"the Hub answered {status} to the upload to {repo_name}", "try again later"
+    return (
+        f"the Hub cannot be reached (upload to {repo_name}): {type(error).__name__}",
+        "check the network and try again",
+    )

@@ -1,0 +1,166 @@
+"""The two jobs a rank can be ordered to do: train, and benchmark a finished adapter. Each reads like the story of a run."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from lft.core.events import EventWriter
+from lft.core.order import WorkerOrder
+from lft.core.rank import Rank
+from lft.core.run_dir import Attempt
+from lft.train import benchmark as bench
+from lft.train.batches import rows_seen
+from lft.train.chat import choose_style
+from lft.train.columns import recognise
+from lft.train.dataset import split_held_out
+from lft.train.finetuner import LLMFineTuner
+from lft.train.memory import peak_memory_bytes
+from lft.train.process_group import join, leave
+from lft.train.progress import StopTogether, TellProgress
+from lft.train.tokenization import TokenRules
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What a job has before it: its order, who it is, and whom it tells."""
+
+    order: WorkerOrder
+    rank: Rank
+    enter: Callable[[str], None]
+    events: EventWriter
+    stop_asked: Callable[[], bool]
+
+    def tell_step(self, step: int, total: int) -> None:
+        """How far a job is; rank 0 speaks for all."""
+        if self.rank.is_main:
+            self.events.write("step", step=step, total=total)
+
+
+def train(desk: Desk) -> dict[str, Any]:
+    """Data, process group, model, adapter, training. Returns the metrics of this rank's report."""
+    order, settings = desk.order, desk.order.settings
+    training = settings.training
+    finetuner = _finetuner(desk)
+    desk.enter("reading data")
+    finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
+    rows, held_out = _rows(finetuner, desk)
+    finetuner.announce(f"split      {len(rows):,} rows to train on, {len(held_out):,} held out")
+    desk.enter("tokenizing")
+    tokens, _ = finetuner.prepare_dataset(rows, _columns(desk), settings.data.max_length, loss_on=settings.data.loss_on)
+    desk.enter("joining the other ranks")
+    join(desk.rank, order.device, Attempt(order.attempt_dir).rendezvous)
+    desk.enter("loading the model")
+    _load_model(finetuner, desk)
+    targets = settings.lora.target_modules
+    finetuner.setup_lora(
+        settings.lora.r,
+        settings.lora.lora_alpha,
+        settings.lora.lora_dropout,
+        None if targets == "auto" else targets,
+        seed=training.seed,
+    )
+    desk.enter("training")
+    global_batch = training.batch_size * order.accumulation * order.world_size
+    counts = finetuner.token_counts
+    assert counts is not None
+    progress = TellProgress(desk.events, tokens_per_step=global_batch * counts.tokens_per_row)
+    stop = StopTogether(desk.stop_asked, order.device)
+    finetuner.train(
+        tokens,
+        training.num_epochs,
+        training.batch_size,
+        training.learning_rate,
+        gradient_accumulation_steps=order.accumulation,
+        max_steps=training.max_steps,
+        lr_scheduler=training.lr_scheduler,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        seed=training.seed,
+        save_every=training.save_every,
+        log_every=training.log_every,
+        callbacks=[progress, stop] if desk.rank.is_main else [stop],
+    )
+    leave()
+    return _training_metrics(finetuner, progress, global_batch, desk)
+
+
+def benchmark(desk: Desk) -> dict[str, Any]:
+    """Answer this rank's share of the held-out prompts with base and tuned model; rank 0 also scores all of them."""
+    order, settings, attempt = desk.order, desk.order.settings, Attempt(desk.order.attempt_dir)
+    finetuner = _finetuner(desk)
+    desk.enter("reading data")
+    finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
+    _, held_out = _rows(finetuner, desk)
+    row_format = recognise(held_out, _columns(desk))
+    assert finetuner.tokenizer is not None
+    style = choose_style(finetuner.tokenizer, has_answers=row_format.answer_column is not None)
+    rules = TokenRules(row_format, style, settings.data.max_length, settings.data.loss_on)
+    asked = bench.questions(finetuner, held_out, rules, settings.benchmark.num_prompts)
+    if not asked:
+        finetuner.announce("benchmark  no held-out row has a prompt and an answer")
+        return {}
+    desk.enter("loading the model")
+    _load_model(finetuner, desk)
+    desk.enter("answering")
+    started = time.monotonic()
+    bench.answer_share(finetuner, asked, settings.benchmark, desk.rank, attempt.answers(desk.rank.rank), desk.tell_step)
+    if not desk.rank.is_main:
+        return {}
+    desk.enter("scoring")
+    lines = bench.collect([attempt.answers(rank) for rank in range(order.world_size)])
+    return {"benchmark": {**bench.score(asked, lines), "seconds": time.monotonic() - started}}
+
+
+def _finetuner(desk: Desk) -> LLMFineTuner:
+    finetuner = LLMFineTuner(desk.order.settings.model.name, str(desk.order.settings.output_dir))
+    finetuner.device = desk.order.device
+    if desk.rank.is_main:
+        finetuner.announce = lambda line: desk.events.write("notice", line=line)
+    return finetuner
+
+
+def _rows(finetuner: LLMFineTuner, desk: Desk) -> tuple[Dataset, Dataset]:
+    """Training and held-out rows, the same on every rank and in every job."""
+    data = desk.order.settings.data
+    rows = finetuner.load_dataset_from_source(data.source, data.config, data.split, data.num_samples, data.data_files)
+    return split_held_out(rows, recognise(rows, _columns(desk)).columns, data.held_out)
+
+
+def _columns(desk: Desk) -> list[str] | None:
+    columns = desk.order.settings.data.text_columns
+    return list(columns) if columns else None
+
+
+def _load_model(finetuner: LLMFineTuner, desk: Desk) -> None:
+    model = desk.order.settings.model
+    finetuner.load_model(
+        precision=desk.order.precision, revision=model.revision, trust_remote_code=model.trust_remote_code
+    )
+
+
+def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, global_batch: int, desk: Desk) -> dict[str, Any]:
+    """Peak memory from every rank; the rest from rank 0, which speaks for all."""
+    metrics: dict[str, Any] = {"peak_memory_bytes": peak_memory_bytes()}
+    if not desk.rank.is_main:
+        return metrics
+    counts = finetuner.token_counts
+    assert counts is not None
+    assert finetuner.peft_model is not None
+    trained, total = finetuner.peft_model.get_nb_trainable_parameters()
+    tokens = rows_seen(progress.steps, counts.kept, global_batch) * counts.tokens_per_row
+    return metrics | {
+        "steps": progress.steps,
+        "seconds": progress.seconds,
+        "tokens_per_second": tokens / max(progress.seconds, 1e-9),
+        "global_batch_size": global_batch,
+        "precision": finetuner.precision,
+        "device": desk.order.device,
+        "trainable_parameters": trained,
+        "parameters": total,
+        "losses": progress.losses,
+        "data": {"rows": counts.rows, "kept": counts.kept, "cut": counts.cut, "dropped": counts.dropped},
+    }

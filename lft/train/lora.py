@@ -1,0 +1,88 @@
+"""The adapter: which layers it sits on, and putting it there."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lft.core.errors import PreflightError
+
+# The layers of each model family, by the last part of their names; the first family that is wholly there is taken.
+FAMILIES: tuple[tuple[str, ...], ...] = (
+    ("c_attn", "c_proj"),  # GPT-2, GPT-BigCode
+    ("q_proj", "v_proj", "k_proj", "o_proj"),  # Llama, Mistral, Qwen, Gemma, SmolLM
+    ("q_proj", "v_proj", "k_proj", "out_proj"),  # OPT, GPT-J, GPT-Neo
+    ("q_proj", "v_proj", "k_proj", "dense"),  # Phi-1, Phi-2
+    ("query", "value", "key", "dense"),  # BERT, RoBERTa
+    ("qkv_proj", "o_proj"),  # Phi-3, Phi-4
+    ("qkv_proj", "out_proj"),  # CodeGen
+    ("query_key_value", "dense"),  # GPT-NeoX, Pythia, Falcon, BLOOM, ChatGLM
+    ("Wqkv", "out_proj"),  # MPT, DBRX
+    ("Wqkv", "Wo"),  # ModernBERT
+    ("wqkv", "wo"),  # InternLM2
+    ("fc1", "fc2"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraOptions:
+    """The documented arguments of setup_lora."""
+
+    r: int
+    lora_alpha: int
+    lora_dropout: float
+    target_modules: Sequence[str] | str
+
+
+def linear_layers(model: PreTrainedModel) -> set[str]:
+    """Full names of the layers LoRA can sit on; the output projection, tied or not, is not one of them."""
+    head = model.get_output_embeddings()
+    return {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
+    }
+
+
+def target_modules(model: PreTrainedModel) -> list[str] | str:
+    """The layers of the model's family that it really has, or "all-linear"."""
+    ends = {name.rsplit(".", 1)[-1] for name in linear_layers(model)}
+    for family in FAMILIES:
+        if ends.issuperset(family):
+            return list(family)
+    return "all-linear"
+
+
+def apply_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
+    """Put a fresh adapter on `model`, its weights in float32 whatever the base's type, so that they can be updated.
+
+    Raises PreflightError for a target that the model does not have.
+    """
+    targets = options.target_modules if isinstance(options.target_modules, str) else list(options.target_modules)
+    layers = linear_layers(model)
+    if not isinstance(targets, str):
+        missing = [target for target in targets if not any(_matches(layer, target) for layer in layers)]
+        if missing:
+            known = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in layers}))
+            raise PreflightError(
+                f"lora.target_modules: the model has no layer {', '.join(missing)}; its linear layers are {known}",
+                next_step="use target_modules: auto, all-linear, or some of these",
+            )
+    config = LoraConfig(
+        r=options.r,
+        lora_alpha=options.lora_alpha,
+        lora_dropout=options.lora_dropout,
+        target_modules=targets,
+        fan_in_fan_out=any(isinstance(model.get_submodule(layer), Conv1D) for layer in layers),
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    assert isinstance(adapted, PeftModel)
+    return adapted
+
+
+def _matches(layer: str, target: str) -> bool:
+    return layer == target or layer.endswith(f".{target}")

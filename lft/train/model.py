@@ -1,0 +1,96 @@
+"""Loading a base model and its tokenizer, in the right number type and on the right device."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from lft.core.errors import PreflightError
+from lft.core.paths import looks_local, missing_path
+from lft.core.precision import Device, choose_precision
+from lft.core.rank import Rank, cache_folder
+from lft.core.settings import Precision
+from lft.train.gguf import converted_folder
+
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def find_device() -> Device:
+    """Cuda where torch sees a GPU, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def resolve_model(name: str, announce: Callable[[str], None]) -> str:
+    """What from_pretrained takes: a Hub id, a folder, or the folder a .gguf file was turned into.
+
+    Raises PreflightError for a local path that does not exist.
+    """
+    path = Path(name).expanduser()
+    if path.suffix.lower() == ".gguf" and path.is_file():
+        return str(converted_folder(path.absolute(), cache_folder(), announce))
+    if looks_local(name) and not path.exists():
+        raise PreflightError(f"model {missing_path(name)}")
+    return str(path) if path.exists() else name
+
+
+def load_tokenizer(resolved: str, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer, padding on the left, with a pad token that is one of its own tokens.
+
+    A missing pad token becomes the end token (or unk, or token 0): nothing is added to the vocabulary, and no text is
+    tokenized differently. Raises PreflightError where there is none to be had.
+    """
+    tokenizer: PreTrainedTokenizerBase = _had(AutoTokenizer.from_pretrained, "tokenizer", resolved, **options)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.convert_ids_to_tokens(0)
+    tokenizer.padding_side = "left"  # generation needs it; training batches are padded by their collator
+    return tokenizer
+
+
+def load_base_model(
+    resolved: str, precision: Precision | None, device: Device, rank: Rank, **options: Any
+) -> tuple[PreTrainedModel, Precision, str]:
+    """The base model with frozen weights, its precision and the reason for it.
+
+    One process that sees several GPUs spreads the model over them (device_map="auto"); a rank of several takes its own.
+    Raises PreflightError where the model cannot be had or the precision cannot work.
+    """
+    config = _had(AutoConfig.from_pretrained, "model", resolved, **options)
+    precision, reason = choose_precision(
+        precision,
+        device,
+        checkpoint_is_bf16=getattr(config, "dtype", None) == torch.bfloat16,
+        device_computes_bf16=device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False),
+    )
+    model: PreTrainedModel = _had(
+        AutoModelForCausalLM.from_pretrained,
+        "model",
+        resolved,
+        config=config,
+        dtype=DTYPES[precision],
+        low_cpu_mem_usage=True,
+        device_map=device_map(device, rank, torch.cuda.device_count() if device == "cuda" else 0),
+        **options,
+    )
+    model.requires_grad_(False)
+    return model, precision, reason
+
+
+def device_map(device: Device, rank: Rank, gpus: int) -> str | dict[str, int] | None:
+    """Where the layers go: None on a CPU, this rank's GPU under a launcher, "auto" for one process with several."""
+    if device == "cpu":
+        return None
+    return "auto" if rank.world_size == 1 and gpus > 1 else {"": rank.local_rank}
+
+
+def _had(load: Callable[..., Any], what: str, name: str, **options: Any) -> Any:
+    """Call a from_pretrained; what it raises for a name it cannot find becomes one clear error."""
+    try:
+        return load(name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise PreflightError(
+            f'the {what} of "{name}" cannot be loaded: {reason}',
+            next_step="check model.name: a Hub id, a folder with config.json, or a .gguf file (private models: hf auth login)",
+        ) from None

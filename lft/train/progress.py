@@ -1,0 +1,73 @@
+"""What the training loop tells: events for the launcher, tokens and seconds for the report, and the agreed stop."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from lft.core.errors import StoppedError
+from lft.core.events import EventWriter
+from lft.core.precision import Device
+from lft.train.process_group import agree
+
+SECONDS_BETWEEN_STEP_EVENTS = 0.5
+
+
+class TellProgress(TrainerCallback):
+    """Writes total, step, log and saved events, and keeps what the report needs. For rank 0."""
+
+    def __init__(self, events: EventWriter, tokens_per_step: float) -> None:
+        self.events, self.tokens_per_step = events, tokens_per_step
+        self.losses: list[dict[str, float]] = []
+        self.steps = 0
+        self.seconds = 0.0
+        self._started = self._told = 0.0
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say how many steps there will be."""
+        self._started = time.monotonic()
+        self.events.write("total", steps=state.max_steps, tokens_per_step=self.tokens_per_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Say which step is done, not more often than anyone looks."""
+        self.steps, now = state.global_step, time.monotonic()
+        self.seconds = now - self._started
+        if now - self._told > SECONDS_BETWEEN_STEP_EVENTS or state.global_step == state.max_steps:
+            self._told = now
+            self.events.write("step", step=state.global_step, total=state.max_steps, seconds=self.seconds)
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Pass on the mean loss since the last log."""
+        logs = kwargs.get("logs") or {}
+        if "loss" in logs:
+            entry = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
+            self.losses.append(entry)
+            self.events.write("log", total=state.max_steps, **entry)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Say which checkpoint there is."""
+        self.events.write("saved", step=state.global_step)
+
+
+class StopTogether(TrainerCallback):
+    """Ends training after the same step on all ranks, with a checkpoint, once any rank has been asked to stop."""
+
+    def __init__(self, asked: Callable[[], bool], device: Device) -> None:
+        self.asked, self.device = asked, device
+        self._stopped = False
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Agree, then save and stop; after the last step there is nothing to stop."""
+        if agree(self.asked(), self.device) and state.global_step < state.max_steps:
+            self._stopped = control.should_save = control.should_training_stop = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Keep an unfinished adapter from being saved as the final one: raise StoppedError, on every rank."""
+        if self._stopped:
+            step = state.global_step
+            raise StoppedError(f"stopped after step {step} of {state.max_steps}; checkpoint-{step} is saved")

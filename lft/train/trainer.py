@@ -1,0 +1,122 @@
+"""transformers.Trainer, fed in lft's global order and told to compute lft's loss."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from datasets import Dataset
+from peft import PeftModel
+from torch.utils.data import DataLoader
+from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from lft.core.precision import Device
+from lft.core.rank import Rank
+from lft.core.settings import Precision
+from lft.train.batches import PadToLongest, RankBatchSampler
+from lft.train.loss import global_batch_loss
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What the loop is told; names and units as in settings.TrainingSettings."""
+
+    num_epochs: int
+    batch_size: int
+    learning_rate: float
+    gradient_accumulation_steps: int
+    max_steps: int | None
+    lr_scheduler: Literal["linear", "cosine", "constant"]
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    save_every: Literal["epoch"] | int
+    log_every: int
+
+
+class LoraTrainer(Trainer):
+    """A Trainer whose batches follow lft's order; everything else is inherited."""
+
+    def __init__(self, rank: Rank, tokens: Dataset, **options: Any) -> None:
+        super().__init__(train_dataset=tokens, **options)
+        self.rank, self.tokens = rank, tokens
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """This rank's micro-batches. Not handed to accelerate, which would shard them once more."""
+        sampler = RankBatchSampler(len(self.tokens), self.args.per_device_train_batch_size, self.rank, self.args.seed)
+        return EpochLoader(self.tokens, batch_sampler=sampler, collate_fn=self.data_collator)
+
+
+class EpochLoader(DataLoader[Any]):
+    """Passes the Trainer's set_epoch on to the sampler."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the shuffle of this epoch, counted from 0."""
+        assert isinstance(self.batch_sampler, RankBatchSampler)
+        self.batch_sampler.set_epoch(epoch)
+
+
+def training_arguments(
+    options: TrainOptions, output_dir: Path, device: Device, precision: Precision
+) -> TrainingArguments:
+    """The Trainer's arguments: autocast in the base's half type, GradScaler for fp16, no reports to any service."""
+    arguments = TrainingArguments(
+        output_dir=str(output_dir),
+        num_train_epochs=options.num_epochs,
+        max_steps=options.max_steps or -1,
+        per_device_train_batch_size=options.batch_size,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        learning_rate=options.learning_rate,
+        lr_scheduler_type=options.lr_scheduler,
+        warmup_steps=options.warmup_steps,
+        weight_decay=options.weight_decay,
+        max_grad_norm=options.max_grad_norm,
+        seed=options.seed,
+        fp16=precision == "fp16",
+        bf16=precision == "bf16",
+        use_cpu=device == "cpu",
+        logging_steps=options.log_every,
+        logging_nan_inf_filter=False,  # it would hide a loss that is not finite
+        save_strategy="epoch" if options.save_every == "epoch" else "steps",
+        save_steps=500 if options.save_every == "epoch" else options.save_every,
+        average_tokens_across_devices=True,
+        dataloader_pin_memory=device == "cuda",
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+    arguments.device  # noqa: B018  counts the GPUs, which the next line corrects
+    # a process that sees several GPUs and whose model fits one would otherwise be wrapped in DataParallel
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments
+
+
+def can_select_logits(model: PeftModel) -> bool:
+    """Whether the model's forward takes logits_to_keep; most of transformers' causal models do."""
+    return "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
+
+
+def make_trainer(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    tokens: Dataset,
+    arguments: TrainingArguments,
+    rank: Rank,
+    callbacks: Sequence[TrainerCallback],
+) -> LoraTrainer:
+    """A trainer for `tokens` (columns input_ids and labels); it prints nothing, callbacks say what happens."""
+    trainer = LoraTrainer(
+        rank,
+        tokens,
+        model=model,
+        args=arguments,
+        data_collator=PadToLongest(int(tokenizer.pad_token_id), selects_logits=can_select_logits(model)),
+        compute_loss_func=global_batch_loss,
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer

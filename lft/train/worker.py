@@ -1,0 +1,106 @@
+"""One rank: `python -m lft.train.worker ORDER`, started by lft, torchrun or accelerate launch.
+
+Signals are caught before anything heavy is imported; a failure is written down before any clean-up.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from lft.core.errors import DONE, SETTINGS, StoppedError
+from lft.core.events import EventWriter
+from lft.core.order import WorkerOrder, WorkerReport
+from lft.core.rank import Rank, use_defaults
+from lft.core.run_dir import Attempt, RunDir
+
+if TYPE_CHECKING:
+    from lft.train.jobs import Desk
+
+PR_SET_PDEATHSIG = 1
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StopRequest:
+    """Set by a signal, looked at between steps and between stages."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def listen(self) -> None:
+        """From now on a stop signal only sets the flag."""
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._note)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+
+def main(arguments: list[str]) -> int:
+    """Run the order; returns the exit code. torchrun and deepspeed may put their own arguments before the order."""
+    stop = StopRequest()
+    stop.listen()
+    _die_with_parent()
+    try:
+        order = WorkerOrder.load(Path(arguments[-1]))
+    except (IndexError, OSError, ValueError) as error:
+        sys.stderr.write(f"lft.train.worker: an order file is expected: {error}\n")
+        return SETTINGS
+    use_defaults({"TOKENIZERS_PARALLELISM": "true", "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"})
+    rank = Rank.from_environment()
+    attempt = Attempt(order.attempt_dir)
+    events = EventWriter(RunDir(order.settings.output_dir).events / f"rank-{rank.rank}.jsonl")
+    stage = _Stage(events, stop)
+    try:
+        metrics = _work(order, rank, stage)
+    except BaseException as error:
+        text = traceback.format_exc()
+        report = WorkerReport.of_failure(rank.rank, stage.name, error, text)
+        report.save(attempt.failure(rank.rank))
+        sys.stderr.write(text)
+        return report.exit_code
+    WorkerReport(ok=True, rank=rank.rank, stage=stage.name, metrics=metrics).save(attempt.report(order.job, rank.rank))
+    events.write("done", job=order.job)
+    return DONE
+
+
+class _Stage:
+    """What the rank is doing: for its failure report, for the console, and the place where a stop takes effect."""
+
+    def __init__(self, events: EventWriter, stop: StopRequest) -> None:
+        self.name, self.events, self.stop = "starting", events, stop
+
+    def enter(self, name: str) -> None:
+        """Begin a stage. Raises StoppedError if a stop was asked for."""
+        self.name = name
+        self.events.write("stage", name=name)
+        if self.stop.asked:
+            raise StoppedError("stopped on request before training; nothing was lost")
+
+
+def _work(order: WorkerOrder, rank: Rank, stage: _Stage) -> dict[str, Any]:
+    stage.enter("loading libraries")
+    from lft.train import jobs
+
+    desk: Desk = jobs.Desk(
+        order=order, rank=rank, enter=stage.enter, events=stage.events, stop_asked=lambda: stage.stop.asked
+    )
+    return jobs.train(desk) if order.job == "train" else jobs.benchmark(desk)
+
+
+def _die_with_parent() -> None:
+    """On Linux: be killed when the launcher dies, however it dies; nothing may go on holding the devices."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    status = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # past the interpreter's shutdown: a failed rank must not wait for, or be aborted by, threads of gloo or NCCL
+    os._exit(status)
