@@ -1,7 +1,7 @@
 """The face of the local Hub: starts and stops it, puts repositories in place, looks at what was uploaded.
 
 Covered: what huggingface_hub, transformers and datasets need to create, fill, read and download model and dataset
-repositories named `owner/name`. Not covered: names without an owner, and what `routes` and `store` leave out.
+repositories named `owner/name`, or `name` like the oldest ones. Not covered: what `routes` and `store` leave out.
 """
 
 import threading

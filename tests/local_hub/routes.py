@@ -289,8 +289,8 @@ def _part_of(file: StoredFile, wanted: str, headers: dict[str, str]) -> Response
     return Response(file.content[first : last + 1], 206, headers | {"Content-Range": f"bytes {first}-{last}/{size}"})
 
 
-_API = r"/api/(models|datasets)/([^/]+/[^/]+)"
-_PAGE = r"/(datasets/)?([^/]+/[^/]+?)"
+_API = r"/api/(models|datasets)/((?:[^/]+/)??[^/]+)"
+_PAGE = r"/(datasets/)?((?:[^/]+/)??[^/]+?)"
 
 ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
     ("GET", r"/api/whoami-v2", _whoami),
