@@ -24,7 +24,7 @@ class WorkerOrder(BaseModel):
     world_size: int
     device: Literal["cpu", "cuda"]
     precision: Precision | None
-    """None: the rule of the library, which looks at the checkpoint."""
+    """None: the worker decides, on a GPU by the checkpoint, on a CPU by measuring."""
     accumulation: int
     """Micro-batches per rank and step."""
 

@@ -25,7 +25,7 @@ def choose_precision(
     if asked == "bf16" and device == "cuda" and not device_computes_bf16:
         raise PreflightError("this GPU does not compute bf16", next_step="use precision fp16 or fp32")
     if asked is not None:
-        return asked, "asked for"
+        return asked, "as asked"
     if device == "cpu":
         return "fp32", "on a CPU every checkpoint is computed in float32"
     if checkpoint_is_bf16 and device_computes_bf16:

@@ -28,9 +28,9 @@ def read_settings(run_file: Path | None, flags: Mapping[str, tuple[str, object]]
     values, places, mistakes = _read_yaml(run_file) if run_file else ({}, {}, [])
     changes: list[tuple[str, object, str]] = [(key, value, flag) for key, (flag, value) in flags.items()]
     for text in sets:
-        key, equals, value = text.partition("=")
+        key, equals, given = text.partition("=")
         if equals:
-            changes.append((key.strip(), _parse_scalar(value), f"--set {key.strip()}"))
+            changes.append((key.strip(), _parse_scalar(given), f"--set {key.strip()}"))
         else:
             mistakes.append(f"--set {text}  section.key=value is expected, for example lora.r=16")
     for dotted, value, place in changes:

@@ -82,7 +82,9 @@ class Agent:
     def _job(self, job: Job, stop: StopSignals) -> Outcome | None:
         """Run one job on all ranks; None when it is done, else how the run ended."""
         plan, attempt = self.plan, self.attempt
-        plan.order(job).save(attempt.order(job))
+        trained = self._metrics("train", plan.run_dir.attempts()) if job == "benchmark" else []
+        precision = trained[0]["precision"] if trained else None
+        plan.order(job, precision).save(attempt.order(job))
         tail = EventTail(plan.run_dir.events)
 
         def pass_on_events() -> None:

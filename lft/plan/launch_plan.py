@@ -115,7 +115,7 @@ def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> Laun
             value=strategy if strategy == "single" else f"{strategy} over {backend}",
             reason="one rank" if strategy == "single" else "each rank holds the whole model and a share of each batch",
         ),
-        Choice(name="precision", value=precision or "by the checkpoint", reason=precision_reason),
+        Choice(name="precision", value=precision or "auto", reason=precision_reason),
         Choice(name="batch", value=batch.describe(), reason=batch_reason),
         Choice(
             name="adapter",
@@ -142,10 +142,7 @@ def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) 
     if asked is None and topology.device == "cuda":
         return None, "bf16 if the checkpoint is bf16 and the GPUs compute it, else fp16"
     if asked is None and machine.cpu_computes_bf16:
-        return (
-            "bf16",
-            "this CPU multiplies bf16 natively, several times faster than float32; --precision fp32 changes it",
-        )
+        return None, "this CPU knows bf16: the ranks measure whether it is faster here than float32"
     computes = machine.cpu_computes_bf16
     if topology.device == "cuda":
         computes = all(gpu.computes_bf16 for gpu in machine.gpus if gpu.token in topology.gpus)

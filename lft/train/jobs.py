@@ -5,20 +5,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from datasets import Dataset
 
 from lft.core.events import EventWriter
 from lft.core.order import WorkerOrder
 from lft.core.rank import Rank
 from lft.core.run_dir import Attempt
+from lft.core.settings import Precision
 from lft.train import benchmark as bench
 from lft.train.batches import rows_seen
 from lft.train.chat import choose_style
 from lft.train.columns import recognise
+from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.dataset import split_held_out
 from lft.train.finetuner import LLMFineTuner
 from lft.train.memory import peak_memory_bytes
-from lft.train.process_group import join, leave
+from lft.train.process_group import agree, join, leave
 from lft.train.progress import StopTogether, TellProgress
 from lft.train.tokenization import TokenRules
 
@@ -136,10 +139,20 @@ def _columns(desk: Desk) -> list[str] | None:
 
 
 def _load_model(finetuner: LLMFineTuner, desk: Desk) -> None:
-    model = desk.order.settings.model
-    finetuner.load_model(
-        precision=desk.order.precision, revision=model.revision, trust_remote_code=model.trust_remote_code
-    )
+    order, model = desk.order, desk.order.settings.model
+    precision = order.precision
+    if precision is None and order.device == "cpu":
+        precision = _measured_precision(finetuner, order)
+    finetuner.load_model(precision=precision, revision=model.revision, trust_remote_code=model.trust_remote_code)
+
+
+def _measured_precision(finetuner: LLMFineTuner, order: WorkerOrder) -> Precision:
+    """bf16 where it is faster on this CPU, else float32; all ranks decide alike."""
+    single, half = giga_flops(torch.float32), giga_flops(torch.bfloat16)
+    faster = not agree(half < WORTHWHILE * single, order.device)
+    chosen: Precision = "bf16" if faster else "fp32"
+    finetuner.announce(f"precision  {chosen}: measured {half:.0f} GFLOP/s in bf16, {single:.0f} in float32")
+    return chosen
 
 
 def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, global_batch: int, desk: Desk) -> dict[str, Any]:
