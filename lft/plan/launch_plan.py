@@ -39,7 +39,7 @@ class LaunchPlan(BaseModel):
     topology: Topology
     batch: Batch
     precision: Precision | None
-    """None: the worker decides by the checkpoint."""
+    """None: the worker decides, on a GPU by the checkpoint, on a CPU by measuring."""
     choices: tuple[Choice, ...]
     notices: tuple[str, ...]
 
@@ -53,15 +53,15 @@ class LaunchPlan(BaseModel):
         """Where this attempt is."""
         return Attempt(self.run_dir.run / f"attempt-{self.attempt}")
 
-    def order(self, job: Job) -> WorkerOrder:
-        """The order of all ranks for a job."""
+    def order(self, job: Job, precision: Precision | None = None) -> WorkerOrder:
+        """The order of all ranks for a job; `precision` where an earlier job has settled it."""
         return WorkerOrder(
             job=job,
             attempt_dir=self.attempt_dir.folder,
             settings=self.settings,
             world_size=self.topology.ranks,
             device=self.topology.device,
-            precision=self.precision,
+            precision=precision or self.precision,
             accumulation=self.batch.accumulation,
         )
 
