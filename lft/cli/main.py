@@ -78,3 +78,7 @@ def run(arguments: list[str]) -> int:
         click.echo("this is a bug in lft; the lines above say where", err=True)
         return BUG
     return code if isinstance(code, int) else DONE
+
+
+if __name__ == "__main__":
+    main()

@@ -55,11 +55,7 @@ def settings_from(run_file: Path | None, demo: bool, sets: tuple[str, ...], flag
 
     Raises SettingsError; without any file, model and data it says how to get one.
     """
-    given = {
-        FLAGS[name]: (f"--{name.replace('_', '-')}", _number_or_text(value))
-        for name, value in flags.items()
-        if value is not None
-    }
+    given = {FLAGS[name]: (f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value is not None}
     if demo:
         given = {key: ("--demo", value) for key, value in demo_settings().items() if key not in given} | given
     elif run_file is None and Path(DEFAULT_FILE).exists():
@@ -71,7 +67,3 @@ def settings_from(run_file: Path | None, demo: bool, sets: tuple[str, ...], flag
             "    model: {name: HuggingFaceTB/SmolLM2-135M-Instruct}\n    data: {source: ./data.jsonl}\n",
         )
     return read_settings(run_file, given, sets)
-
-
-def _number_or_text(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isdigit() else value

@@ -11,6 +11,11 @@ DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".parquet")
 MODEL_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt")
 
 
+def expanded(name: str | Path) -> Path:
+    """`~` and `~user` as the shell reads them: a user without a home stays as written."""
+    return Path(os.path.expanduser(name))
+
+
 def data_kind(path: Path) -> str:
     """The suffix that says how a data file is read, without .gz: `a.jsonl.gz` -> `.jsonl`."""
     name = path.name.lower().removesuffix(".gz")
@@ -19,7 +24,7 @@ def data_kind(path: Path) -> str:
 
 def is_glob(source: str) -> bool:
     """Whether a source that is no existing path is a pattern."""
-    return glob.has_magic(source) and not Path(source).expanduser().exists()
+    return glob.has_magic(source) and not os.path.exists(expanded(source))
 
 
 def looks_local(name: str) -> bool:
@@ -27,7 +32,7 @@ def looks_local(name: str) -> bool:
 
     A Hub name is `name` or `user/name`; `./name` is always local.
     """
-    if Path(name).expanduser().exists() or is_glob(name):
+    if os.path.exists(expanded(name)) or is_glob(name):
         return True
     starts = name.startswith(("./", "../", "~", "/")) or name in (".", "..") or "\\" in name
     return starts or name.count("/") > 1 or data_kind(Path(name)) in DATA_SUFFIXES + MODEL_SUFFIXES
@@ -35,10 +40,12 @@ def looks_local(name: str) -> bool:
 
 def missing_path(name: str) -> str:
     """`NAME does not exist; in that folder: ...`, the likeliest first."""
-    path = Path(name).expanduser()
+    path = expanded(name)
     folder = path.parent
-    while not folder.is_dir():
+    while not os.path.isdir(folder):
         folder = folder.parent
+    if not _readable(folder):
+        return f"{name} cannot be looked for: no permission in {folder}"
     if folder != path.parent:
         return f"{name} does not exist, nor does its folder; {folder} does"
     names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
@@ -49,7 +56,7 @@ def missing_path(name: str) -> str:
 
 def source_files(source: str) -> list[Path]:
     """The data files a local source means: itself, those directly in a folder, or those a pattern matches; sorted."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     if path.is_file():
         return [path]
     found = [Path(name) for name in glob.glob(str(path), recursive=True)] if is_glob(source) else list(path.iterdir())
@@ -69,32 +76,34 @@ def input_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield "data.source", problem
     output_dir = values.get("output_dir", "finetuned_model")
     if isinstance(output_dir, str):
-        problem = unwritable(Path(output_dir).expanduser().absolute())
+        problem = unwritable(expanded(output_dir).absolute())
         if problem:
             yield "output_dir", problem
 
 
 def source_problem(source: str) -> str | None:
     """Why a local data source cannot be read, or None."""
-    path = Path(source).expanduser()
+    path = expanded(source)
     kinds = ", ".join(DATA_SUFFIXES)
     if is_glob(source):
         return None if source_files(source) else f"{source} matches no file; {kinds} are read, each also gzipped (.gz)"
-    if not path.exists():
+    if not os.path.exists(path):
         return missing_path(source)
+    if not _readable(path):
+        return f"{source} may not be read by this user"
     if path.is_dir():
         return (
             None if source_files(source) else f"{source} holds no data file; {kinds} are read, each also gzipped (.gz)"
         )
     if data_kind(path) not in DATA_SUFFIXES:
         return f"{source} ends in {path.suffix or 'nothing'}; {kinds} are read, each also gzipped (.gz)"
-    return None if os.access(path, os.R_OK) else f"{source} may not be read by this user"
+    return None
 
 
 def unwritable(folder: Path) -> str | None:
     """Why nothing can be written into `folder`, which need not exist yet, or None."""
     existing = folder
-    while not existing.exists():
+    while not os.path.exists(existing):
         existing = existing.parent
     if not existing.is_dir():
         return f"{folder} cannot be a folder: {existing} is a file"
@@ -104,14 +113,20 @@ def unwritable(folder: Path) -> str | None:
 
 
 def _model_problem(name: str) -> str | None:
-    path = Path(name).expanduser()
-    if not path.exists():
+    path = expanded(name)
+    if not os.path.exists(path):
         return missing_path(name)
+    if not _readable(path):
+        return f"{name} may not be read by this user"
     if path.is_dir() and not (path / "config.json").exists():
         return f"{name} holds no config.json; a model folder, a .gguf file or a Hub id is expected"
     if path.is_file() and path.suffix.lower() != ".gguf":
         return f"{name} is a file; a model folder, a .gguf file or a Hub id is expected"
     return None
+
+
+def _readable(path: Path) -> bool:
+    return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
 
 
 def _text(values: Mapping[str, Any], section: str, key: str) -> str | None:

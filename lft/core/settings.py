@@ -7,10 +7,11 @@ Reading them from a run file and flags, with the place of each mistake, is `sett
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from lft.core.paths import expanded
 
 Precision = Literal["fp32", "fp16", "bf16"]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 def _no_bool(value: object) -> object:
@@ -20,15 +21,23 @@ def _no_bool(value: object) -> object:
     return value
 
 
-Count = Annotated[PositiveInt, BeforeValidator(_no_bool)]
-CountOrZero = Annotated[int, Field(ge=0), BeforeValidator(_no_bool)]
+NoBool = BeforeValidator(_no_bool)  # after the bounds, which the JSON Schema otherwise loses
+Count = Annotated[int, Field(ge=1), NoBool]
+CountOrZero = Annotated[int, Field(ge=0), NoBool]
+NotNegative = Annotated[float, Field(ge=0), NoBool]
+Share = Annotated[float, Field(ge=0, lt=1), NoBool]
 
 
 class Section(BaseModel):
     """A part of the settings: cannot be changed once made, knows no keys but its own."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=(), hide_input_in_errors=True
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        hide_input_in_errors=True,
+        allow_inf_nan=False,  # JSON, in which settings reach the ranks, has neither
     )
 
 
@@ -66,7 +75,7 @@ class DataSettings(Section):
     text_columns: tuple[str, ...] | None = None
     """Columns to use; recognised by their names when not given."""
 
-    max_length: Annotated[Count, Field(ge=2)] = 512
+    max_length: Annotated[int, Field(ge=2), NoBool] = 512
     """Longest row, in tokens; longer rows are cut at the end."""
 
     loss_on: Literal["completion", "all"] = "completion"
@@ -79,7 +88,7 @@ class DataSettings(Section):
 class LoraSettings(Section):
     """The adapter."""
 
-    r: Annotated[Count, Field(le=1024)] = 8
+    r: Annotated[int, Field(ge=1, le=1024), NoBool] = 8
     """Rank of the update."""
 
     lora_alpha: Count = 32
@@ -107,7 +116,7 @@ class TrainingSettings(Section):
     global_batch_size: Count | None = None
     """Rows per step over all ranks; accumulation is derived. Default: batch_size x 4 x ranks asked for."""
 
-    learning_rate: Annotated[float, Field(gt=0, lt=1)] = 2e-4
+    learning_rate: Annotated[float, Field(gt=0, lt=1), NoBool] = 2e-4
     """Largest learning rate of AdamW."""
 
     lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
@@ -116,10 +125,10 @@ class TrainingSettings(Section):
     warmup_steps: CountOrZero = 0
     """Steps over which the learning rate rises from 0."""
 
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NotNegative = 0.0
     """Weight decay of AdamW."""
 
-    max_grad_norm: Annotated[float, Field(ge=0)] = 1.0
+    max_grad_norm: NotNegative = 1.0
     """Gradients are clipped to this norm; 0 leaves them alone."""
 
     seed: CountOrZero = 42
@@ -176,7 +185,7 @@ class LaunchSettings(Section):
     strict: bool = False
     """Make it an error, not a smaller run, when there are fewer GPUs than asked for."""
 
-    grace_seconds: Annotated[float, Field(gt=0)] = 30.0
+    grace_seconds: Annotated[float, Field(gt=0), NoBool] = 30.0
     """How long ranks may take to save and leave when asked to stop, before they are killed."""
 
 
@@ -197,7 +206,7 @@ class SlurmSettings(Section):
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    return expanded(path).absolute()
 
 
 class RunSettings(Section):

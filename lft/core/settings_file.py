@@ -4,6 +4,7 @@ YAML is composed first and constructed after, so that each key keeps its line.
 """
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def read_settings(run_file: Path | None, flags: Mapping[str, tuple[str, object]]
     changes: list[tuple[str, object, str]] = [(key, value, flag) for key, (flag, value) in flags.items()]
     for text in sets:
         key, equals, given = text.partition("=")
-        if equals:
+        if equals and key.strip():
             changes.append((key.strip(), _parse_scalar(given), f"--set {key.strip()}"))
         else:
             mistakes.append(f"--set {text}  section.key=value is expected, for example lora.r=16")
@@ -38,7 +39,7 @@ def read_settings(run_file: Path | None, flags: Mapping[str, tuple[str, object]]
         if _put(values, key_path, value):
             places[key_path] = place
         else:
-            mistakes.append(f"{place}  {dotted} is not a setting; section.key=value is expected")
+            mistakes.append(f"{place}  {dotted} cannot be set: {dotted.rpartition('.')[0]} is no section")
     where = run_file.name if run_file else "the command line"
     try:
         settings = RunSettings.model_validate(values)
@@ -62,7 +63,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, str], list[str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise SettingsError([f"{path}  {error.strerror or error}"], source=path.name) from None
+        raise SettingsError([f"{path}  {error.strerror or error}"], source=str(path)) from None
     except UnicodeDecodeError as error:
         raise SettingsError([f"{path}  is not UTF-8 text (byte {error.start})"], source=path.name) from None
     try:
@@ -72,7 +73,8 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, str], list[str]]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SettingsError([f"{path.name}:{line}  is not YAML: {error.problem}"], source=path.name) from None
     except yaml.YAMLError as error:
-        raise SettingsError([f"{path.name}  is not YAML: {error}"], source=path.name) from None
+        what = " ".join(str(error).split())
+        raise SettingsError([f"{path.name}  is not YAML: {what}"], source=path.name) from None
     if not isinstance(values, dict):
         what = (
             f"{path.name}:1  sections with keys are expected (model:, data:, ...), this is one {type(values).__name__}"
@@ -122,7 +124,7 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any], places: Mapping[Ke
     place = _place_of(key, places, where)
     name = ".".join(key)
     kind = detail["type"]
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):
         return f"{place}  {name} is not a setting; {_suggestion(key)}"
     if kind == "missing":
         if len(key) == 1:
@@ -131,8 +133,7 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any], places: Mapping[Ke
     given = values
     for part in key:
         given = given.get(part, {}) if isinstance(given, Mapping) else given
-    shown = f'"{given}"' if isinstance(given, str) else given
-    return f"{place}  {name} is {shown}; {_expectation(key)}"
+    return f"{place}  {name} is {json.dumps(given, default=str, ensure_ascii=False)}; {_expectation(key)}"
 
 
 def _setting_key(location: tuple[int | str, ...]) -> Key:

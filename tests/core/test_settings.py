@@ -1,0 +1,128 @@
+"""Settings: what a run file, flags and --set mean, and that written settings mean the same when read again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from lft.cli.main import run
+from lft.core.settings import RunSettings
+from lft.core.settings_file import read_settings, to_yaml
+
+AWKWARD = [
+    "yes",
+    "null",
+    "007",
+    "1e3",
+    "2024-01-31",
+    "a: b # c",
+    "- x",
+    " space ",
+    "über\u2028",
+    "line\nline",
+    "~",
+    "{}",
+]
+FULL: dict[str, Any] = {
+    "model": {"name": "someone/model", "revision": "1e3", "trust_remote_code": True},
+    "data": {"source": "someone/data", "config": "no", "data_files": "*.json", "max_length": 9, "held_out": 0.125},
+    "lora": {"r": 1024, "lora_dropout": 0.0, "target_modules": ["q_proj", "on"]},
+    "training": {"learning_rate": 1e-05, "max_steps": 7, "save_every": 3, "weight_decay": 1e-300, "max_grad_norm": 0},
+    "upload": {"repo_name": "me/x", "create_new": True, "private": True},
+    "launch": {"gpus": 0, "cpu_procs": 3, "strategy": "single", "precision": "bf16", "strict": True},
+    "slurm": {"time": "04:00:00", "setup": AWKWARD},
+    "output_dir": "~/runs/1e3",
+}
+LEAST: dict[str, Any] = {"model": {"name": "someone/model"}, "data": {"source": "someone/data"}}
+
+
+def written(folder: Path, text: str, encoding: str = "utf-8") -> Path:
+    """A run file."""
+    path = folder / "run.yaml"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize("values", [LEAST, FULL], ids=["least", "full"])
+def test_written_settings_mean_the_same_wherever_they_are_read(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = RunSettings.model_validate(values)
+    path = written(tmp_path, to_yaml(settings))
+    monkeypatch.chdir(tmp_path)
+    assert read_settings(path, {}, []) == settings
+    assert RunSettings.model_validate_json(settings.model_dump_json()) == settings
+    assert settings.output_dir.is_absolute()
+
+
+def test_flags_change_the_file_and_set_changes_both(tmp_path: Path) -> None:
+    path = written(tmp_path, to_yaml(RunSettings.model_validate(LEAST | {"lora": {"r": 1, "lora_alpha": 1}})))
+    flags: dict[str, tuple[str, object]] = {"lora.r": ("--x", 2), "launch.gpus": ("--gpus", "2")}
+    settings = read_settings(path, flags, ["launch.gpus=3", "training.seed=5", "training.seed=6"])
+    assert (settings.lora.lora_alpha, settings.lora.r, settings.launch.gpus, settings.training.seed) == (1, 2, 3, 6)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [("2e-4", 2e-4), ("1E-5", 1e-5), ("0.5", 0.5), ("'0.01'", 0.01)],
+)
+def test_a_number_may_be_written_as_people_write_it(given: str, expected: float, tmp_path: Path) -> None:
+    start = "model: {name: a/b}\ndata: {source: a/b}\n"
+    path = written(tmp_path, f"{start}training: {{learning_rate: {given}}}\n")
+    assert read_settings(path, {}, []).training.learning_rate == expected
+    assert (
+        read_settings(written(tmp_path, start), {}, [f"training.learning_rate={given}"]).training.learning_rate
+        == expected
+    )
+
+
+def test_a_flag_that_looks_like_a_number_names_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        run(["plan", "--model", "a/b", "--dataset", "a/b", "--output-dir", "2024", "--cpu-procs", "1", "--json"]) == 0
+    )
+    settings = json.loads(capsys.readouterr().out)["settings"]
+    assert (settings["output_dir"], settings["launch"]["cpu_procs"]) == (str(tmp_path / "2024"), 1)
+
+
+def test_a_run_file_from_windows_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path, to_yaml(RunSettings.model_validate(FULL)).replace("\n", "\r\n"), "utf-8-sig")
+    assert read_settings(path, {}, []).lora.r == 1024
+
+
+def test_every_setting_is_described_in_the_schema() -> None:
+    schema = RunSettings.model_json_schema()
+    sections = [schema, *schema["$defs"].values()]
+    undescribed = [
+        name
+        for section in sections
+        for name, field in section["properties"].items()
+        if not field.get("description") and not schema["$defs"][field["$ref"].split("/")[-1]].get("description")
+    ]
+    assert len(sections) == len(RunSettings.model_fields)
+    assert not undescribed
+
+
+def test_the_schema_has_the_bounds_that_are_enforced() -> None:
+    properties = RunSettings.model_json_schema()["$defs"]["LoraSettings"]["properties"]
+    assert (properties["r"]["minimum"], properties["r"]["maximum"]) == (1, 1024)
+    for wrong in (0, 1025):
+        with pytest.raises(ValidationError):
+            RunSettings.model_validate(LEAST | {"lora": {"r": wrong}})
+
+
+def test_settings_cannot_be_changed_once_made() -> None:
+    settings = RunSettings.model_validate(LEAST)
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.lora.r = 9  # type: ignore[misc]
+
+
+def test_a_home_folder_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunSettings.model_validate(LEAST | {"output_dir": "~/runs"}).output_dir == tmp_path / "runs"
+    unknown = RunSettings.model_validate(LEAST | {"output_dir": "~nobody-here/runs"}).output_dir
+    assert unknown == Path.cwd() / "~nobody-here" / "runs"

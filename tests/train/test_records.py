@@ -1,0 +1,137 @@
+"""Reading local data files."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from lft.core.errors import DataError
+from lft.train.dataset import load_rows
+from lft.train.records import read_table
+
+ROWS = [{"prompt": "Wer?", "answer": "Ü 2024-01-31", "score": 1}, {"prompt": "No", "answer": "yes", "score": 2}]
+
+
+def write(path: Path, kind: str) -> None:
+    """ROWS in a file format."""
+    if kind in (".json", ".jsonl"):
+        text = json.dumps(ROWS) if kind == ".json" else "\n".join(map(json.dumps, ROWS)) + "\n\n"
+        path.write_text(text, encoding="utf-8")
+    elif kind == ".csv":
+        with path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(ROWS[0]))
+            writer.writeheader()
+            writer.writerows(ROWS)
+    else:
+        pa.parquet.write_table(pa.Table.from_pylist(ROWS), path)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_every_format_gives_the_same_rows_plain_or_gzipped(tmp_path: Path, suffix: str, zipped: bool) -> None:
+    path = tmp_path / f"data{suffix}"
+    write(path, suffix)
+    if zipped:
+        path = path.rename(tmp_path / "plain")
+        (tmp_path / f"data{suffix}.gz").write_bytes(gzip.compress(path.read_bytes()))
+        path = tmp_path / f"data{suffix}.gz"
+    assert read_table(path).to_pylist() == ROWS
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".txt"])
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"data{suffix}"
+    text = {".json": '[{"text": "a"}]', ".jsonl": '{"text": "a"}', ".csv": "text\na\n", ".txt": "a\n"}[suffix]
+    path.write_text(text, encoding="utf-8-sig")
+    assert read_table(path).to_pylist() == [{"text": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ([{"a": "x"}, {"b": "y"}], [{"a": "x", "b": None}, {"a": None, "b": "y"}]),
+        ({"a": ["x", "y"], "b": ["1", "2"]}, [{"a": "x", "b": "1"}, {"a": "y", "b": "2"}]),
+        ({"version": 1, "data": [{"a": "x"}]}, [{"a": "x"}]),
+        ({"data": [{"a": "x"}, {"a": "y"}]}, [{"a": "x"}, {"a": "y"}]),
+        ({"a": "x"}, [{"a": "x"}]),
+    ],
+)
+def test_json_may_be_records_columns_or_one_key_holding_the_records(
+    tmp_path: Path, content: Any, rows: list[dict[str, Any]]
+) -> None:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    assert read_table(path).to_pylist() == rows
+
+
+def test_json_lines_in_a_file_called_json_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "data.json"
+    path.write_text('{"a": "x"}\n{"a": "y"}\n', encoding="utf-8")
+    assert read_table(path).to_pylist() == [{"a": "x"}, {"a": "y"}]
+
+
+def test_text_keeps_lines_and_their_inner_separators(tmp_path: Path) -> None:
+    path = tmp_path / "data.txt"
+    path.write_bytes("one\u2028still one\r\n\n  \nthree".encode())
+    assert read_table(path).to_pylist() == [{"text": "one\u2028still one"}, {"text": "three"}]
+
+
+def test_quoted_csv_cells_may_hold_line_feeds_and_only_numbers_are_guessed(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text('text,day,flag,number\n"a\nb",2024-01-31,true,7\n,2024-02-01,false,\n', encoding="utf-8")
+    assert read_table(path).to_pylist() == [
+        {"text": "a\nb", "day": "2024-01-31", "flag": "true", "number": 7},
+        {"text": None, "day": "2024-02-01", "flag": "false", "number": None},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("d.jsonl", b'{"a": "x"}\n{"a": \n', "d.jsonl:2  is not JSON"),
+        ("d.jsonl", b'{"a": "x"}\n\n[1]\n', "d.jsonl:3  is a JSON array; an object"),
+        ("d.jsonl", b'{"a": "x"}\n{"a": "\xff"}\n', "d.jsonl:2  is not UTF-8"),
+        ("d.jsonl", b'{"a": "x"}\n{"a": 1}\n', 'd.jsonl  column "a" mixes types: str in row 1, int in row 2'),
+        ("d.json", b'[{"a": "x"},\n 7]', "d.json  element 2 is a JSON number"),
+        ("d.json", b'{"a": ["x"], "b": []}', "d.json  has columns of different lengths: a 1, b 0"),
+        ("d.json", b'{"a": [{"x": 1}], "b": [{"x": 1}], "c": 1}', "several keys that hold records: a, b"),
+        ("d.json", b"[\n1,,]", "d.json:2  is not JSON"),
+        ("d.csv", b"a,b\n1,2\n1,2,3\n", "d.csv  is not CSV"),
+        ("d.csv", b"a,a\n1,2\n", "d.csv:1  names a column twice: a"),
+        ("d.csv", b"a,b\n", "d.csv  holds no rows"),
+        ("d.txt", b"\n \n", "d.txt  holds no rows"),
+        ("d.jsonl", b"", "d.jsonl  holds no rows"),
+        ("d.json", b" ", "d.json  holds no rows"),
+        ("d.parquet", b"PAR", "d.parquet  is not Parquet"),
+        ("d.jsonl.gz", b"no gzip", "d.jsonl.gz  cannot be read"),
+    ],
+)
+def test_a_bad_file_is_named_with_the_line_and_what_was_expected(
+    tmp_path: Path, name: str, content: bytes, said: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError) as raised:
+        read_table(path)
+    assert said in str(raised.value)
+
+
+def test_folders_and_patterns_are_all_their_files_in_order(tmp_path: Path) -> None:
+    for name, word in (("b.jsonl", "2"), ("a.jsonl", "1"), ("c.txt", "3")):
+        (tmp_path / name).write_text(word if name == "c.txt" else json.dumps({"text": word}), encoding="utf-8")
+    (tmp_path / "notes.md").write_text("not data", encoding="utf-8")
+    assert load_rows(str(tmp_path))["text"][:] == ["1", "2", "3"]
+    assert load_rows(str(tmp_path / "*.jsonl"))["text"][:] == ["1", "2"]
+    assert load_rows(str(tmp_path), num_samples=2)["text"][:] == ["1", "2"]
+
+
+def test_files_whose_columns_differ_in_type_are_refused_together(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "x"}', encoding="utf-8")
+    (tmp_path / "b.jsonl").write_text('{"text": ["x"]}', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.jsonl, b\.jsonl.*different types"):
+        load_rows(str(tmp_path))
