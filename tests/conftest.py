@@ -5,6 +5,7 @@ The models are trained here for a few seconds on the demo's data, because a rand
 
 import json
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+ECHOED = ("What is machine learning?", "Explain neural networks.", "Define artificial intelligence.")
 TRAINING_STEPS, ROWS_PER_STEP = 150, 24
 
 # Before any library reads them: no test may reach a real Hub, or find what another run left behind.
@@ -27,7 +29,12 @@ for _name in [name for name in os.environ if name.startswith(("HF_", "TRANSFORME
     del os.environ[_name]
 for _name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
     os.environ.pop(_name, None)
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "true",
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -76,7 +83,7 @@ def demo_lines(count: int) -> list[str]:
     return DEMO_DATA.read_text(encoding="utf-8").splitlines()[:count]
 
 
-def run_lft(*arguments: str | Path, cwd: Path, timeout_seconds: float = 300) -> subprocess.CompletedProcess[str]:
+def run_lft(*arguments: str | Path | int, cwd: Path, timeout_seconds: float = 300) -> subprocess.CompletedProcess[str]:
     """`lft ...` as a user runs it."""
     command = [sys.executable, "-m", "lft.cli.main", *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout_seconds, check=False)
@@ -97,8 +104,11 @@ def _tokenizer(specials: list[str], texts: list[str]) -> Any:
 
 
 def _rows() -> list[tuple[str, str]]:
+    """The demo's rows, and some that echo what the documented examples ask, whose answers are compared with the prompt."""
     records = [json.loads(line) for line in demo_lines(1100)]
-    return [(record["prompt"], record["completion"]) for record in records]
+    echoes = [(prompt, prompt) for prompt in ECHOED for _ in range(60)]
+    rows = [(record["prompt"], record["completion"]) for record in records] + echoes
+    return random.Random(0).sample(rows, len(rows))
 
 
 def _make_gpt2(folder: Path) -> None:

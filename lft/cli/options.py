@@ -56,6 +56,8 @@ def settings_from(run_file: Path | None, demo: bool, sets: tuple[str, ...], flag
     Raises SettingsError; without any file, model and data it says how to get one.
     """
     given = {FLAGS[name]: (f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value is not None}
+    if demo and run_file is not None:
+        raise SettingsError([f"--demo  brings its own settings, and {run_file} is named too; leave out one of them"])
     if demo:
         given = {key: ("--demo", value) for key, value in demo_settings().items() if key not in given} | given
     elif run_file is None and Path(DEFAULT_FILE).exists():

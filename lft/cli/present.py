@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
-from lft.core.errors import DONE, OUT_OF_MEMORY, SAVED, STOPPED
+from lft.core.errors import DONE, OUT_OF_MEMORY
 from lft.core.events import Event
 from lft.launch.agent import Outcome
 from lft.launch.triage import Failure
@@ -113,11 +113,14 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
     output_dir = plan.settings.output_dir
     if outcome.failure is not None:
         _show_failure(console, outcome.failure, plan)
-    elif outcome.exit_code in (STOPPED, SAVED):
-        last = plan.run_dir.checkpoints()
-        kept = f"the last checkpoint is {last[-1]}" if last else "there was no checkpoint yet"
-        _line(console, f"  stopped    {kept}")
-        _line(console, f"  next       lft launch {plan.run_dir.settings}   starts the run again from its first step")
+    elif outcome.stopped:
+        _line(console, f"  stopped    {outcome.stopped}; in {output_dir}")
+        if plan.attempt_dir.report("train", 0).exists():
+            _line(console, f"  next       lft benchmark {output_dir}")
+        else:
+            _line(
+                console, f"  next       lft launch {plan.run_dir.settings}   starts the run again from its first step"
+            )
     elif outcome.exit_code == DONE and outcome.report is not None:
         _show_report(console, outcome.report)
         _line(console, f"  adapter    {output_dir}")
@@ -158,7 +161,7 @@ def _show_report(console: Console, report: dict[str, Any]) -> None:
         _line(
             console,
             f"  trained    {training['steps']} steps in {_clock(training['seconds'])}, "
-            f"{training['tokens_per_second']:,.0f} tokens/s over {len(training['peak_memory_bytes_by_rank'])} ranks, "
+            f"{training['tokens_per_second']:,.0f} tokens/s over {_ranks(len(training['peak_memory_bytes_by_rank']))}, "
             f"peak memory {peak:.1f} GiB a rank, {training['trainable_parameters']:,} of {training['parameters']:,} parameters",
         )
     if benchmark:
@@ -194,6 +197,10 @@ def _samples(samples: list[dict[str, str]]) -> Table:
     for sample in samples:
         table.add_row(*(escape(sample[key]) for key in ("prompt", "reference", "base", "tuned")))
     return table
+
+
+def _ranks(count: int) -> str:
+    return f"{count} rank" + ("s" if count != 1 else "")
 
 
 def _clock(seconds: float) -> str:

@@ -8,6 +8,7 @@ LftError                     70  also the class for a bug in lft itself
 |- TrainingError             64  training raised
 |- UploadError               64  the Hub refused or could not be reached
 |- OutOfMemoryError          67  also a RuntimeError, as the documented API promises
+|- RendezvousError           66  ranks did not all join
 `- StoppedError              75  saved, please continue (130 when its user asked for it)
 """
 
@@ -17,6 +18,7 @@ DONE = 0
 SETTINGS = 2
 PREFLIGHT = 3
 TRAINING = 64
+RENDEZVOUS = 66
 OUT_OF_MEMORY = 67
 BUG = 70
 SAVED = 75
@@ -28,6 +30,7 @@ EXIT_CODES: dict[int, str] = {
     SETTINGS: "usage or settings; a local path that does not exist is one",
     PREFLIGHT: "preflight: hardware, a model or a data set that cannot be had",
     TRAINING: "training raised",
+    RENDEZVOUS: "ranks did not all join",
     OUT_OF_MEMORY: "out of memory",
     BUG: "a bug in lft",
     SAVED: "stopped by SIGTERM after a checkpoint",
@@ -87,6 +90,12 @@ class UploadError(LftError):
     """The Hub refused the upload or could not be reached. Never contains the token."""
 
     exit_code = TRAINING
+
+
+class RendezvousError(LftError):
+    """There are fewer or more ranks than the order is for, or one of them never came."""
+
+    exit_code = RENDEZVOUS
 
 
 class OutOfMemoryError(LftError, RuntimeError):

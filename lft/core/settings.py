@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from lft.core.paths import expanded
+from lft.core.paths import expanded, looks_local
 
 Precision = Literal["fp32", "fp16", "bf16"]
 
@@ -28,6 +28,18 @@ NotNegative = Annotated[float, Field(ge=0), NoBool]
 Share = Annotated[float, Field(ge=0, lt=1), NoBool]
 
 
+def _absolute(path: Path) -> Path:
+    return expanded(path).absolute()
+
+
+def _absolute_if_local(name: str) -> str:
+    """A local path means the same file wherever the resolved settings are read."""
+    return str(_absolute(Path(name))) if looks_local(name) else name
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_absolute_if_local)]
+
+
 class Section(BaseModel):
     """A part of the settings: cannot be changed once made, knows no keys but its own."""
 
@@ -44,7 +56,7 @@ class Section(BaseModel):
 class ModelSettings(Section):
     """The base model."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     """Hub id, local folder, or .gguf file (turned once into a trainable model, which is kept in the cache)."""
 
     revision: str | None = None
@@ -57,7 +69,7 @@ class ModelSettings(Section):
 class DataSettings(Section):
     """The data and how its rows become tokens."""
 
-    source: Annotated[str, Field(min_length=1)]
+    source: Name
     """Local file (.json .jsonl .csv .txt .parquet, each also .gz), folder, glob, or Hub data set."""
 
     config: str | None = None
@@ -205,10 +217,6 @@ class SlurmSettings(Section):
     """Lines to run on the node first, for example `module load cuda`."""
 
 
-def _absolute(path: Path) -> Path:
-    return expanded(path).absolute()
-
-
 class RunSettings(Section):
     """Everything a run is asked to do. Only model.name and data.source have no default."""
 
@@ -221,5 +229,5 @@ class RunSettings(Section):
     launch: LaunchSettings = LaunchSettings()
     slurm: SlurmSettings = SlurmSettings()
 
-    output_dir: Annotated[Path, AfterValidator(_absolute)] = Path("finetuned_model")
+    output_dir: Annotated[Path, AfterValidator(_absolute), Field(validate_default=True)] = Path("finetuned_model")
     """Folder of the adapter; run/ in it holds plan, logs and report."""

@@ -14,7 +14,7 @@ from lft.core.files import write_text
 from lft.core.order import Job, WorkerReport
 from lft.core.run_dir import Attempt
 from lft.core.settings import RunSettings
-from lft.launch.supervisor import Ranks, StopSignals, supervise
+from lft.launch.supervisor import Exit, Ranks, StopSignals, supervise
 from lft.launch.triage import Failure, find_failure
 from lft.plan.launch_plan import LaunchPlan
 from lft.publish.card import write_card
@@ -31,6 +31,8 @@ class Outcome:
     exit_code: int
     report: Report | None = None
     failure: Failure | None = None
+    stopped: str = ""
+    """What a stop left behind, in words."""
     uploaded: str = ""
     problems: tuple[str, ...] = ()
 
@@ -46,22 +48,18 @@ class Agent:
         """Train, benchmark, report, upload. Only training can fail the run; what comes after can be done again."""
         with self._alone():
             self._write_files()
-            with StopSignals().listening() as stop:
-                ended = self._job("train", stop)
-                if ended is not None:
-                    return ended
-                return self._finish(stop)
+            return self._job("train") or self._finish()
 
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
-        with self._alone(), StopSignals().listening() as stop:
-            return self._finish(stop)
+        with self._alone():
+            return self._finish()
 
-    def _finish(self, stop: StopSignals) -> Outcome:
+    def _finish(self) -> Outcome:
         problems: list[str] = []
         settings = self.plan.settings
         if settings.data.held_out and settings.benchmark.num_prompts:
-            ended = self._job("benchmark", stop)
+            ended = self._job("benchmark")
             if ended is not None and ended.failure is None:
                 return ended
             if ended is not None and ended.failure is not None:
@@ -79,7 +77,7 @@ class Agent:
                 problems.append(f"{error.message}; {error.next_step}; then: lft upload {settings.output_dir}")
         return Outcome(DONE, report=report, uploaded=uploaded, problems=tuple(problems))
 
-    def _job(self, job: Job, stop: StopSignals) -> Outcome | None:
+    def _job(self, job: Job) -> Outcome | None:
         """Run one job on all ranks; None when it is done, else how the run ended."""
         plan, attempt = self.plan, self.attempt
         trained = self._metrics("train", plan.run_dir.attempts()) if job == "benchmark" else []
@@ -91,16 +89,22 @@ class Agent:
             for event in tail.new_events():
                 self.observe(event)
 
-        with Ranks() as ranks:
+        with StopSignals().listening() as stop, Ranks() as ranks:
             for rank in range(plan.topology.ranks):
                 ranks.start(plan.argv(job), plan.environment(rank), attempt.log(rank))
             exits = supervise(ranks, stop, plan.settings.launch.grace_seconds, pass_on_events)
-        if stop.received:
-            saved = {exit_.code for exit_ in exits} <= {DONE, SAVED}
-            interrupted = STOPPED if stop.received[0] == signal.SIGINT else SAVED
-            return Outcome(interrupted if saved else FORCED + stop.received[-1])
+        if stop.received and any(exit_.code != DONE for exit_ in exits):
+            return self._stopped(exits, stop.received)
         failure = find_failure(exits, attempt)
         return Outcome(failure.report.exit_code, failure=failure) if failure else None
+
+    def _stopped(self, exits: list[Exit], received: list[int]) -> Outcome:
+        """The outcome of a stop: 130 or 75 where every rank could finish its step, else 128 + signal."""
+        saved = {exit_.code for exit_ in exits} <= {DONE, SAVED}
+        if not saved:
+            return Outcome(FORCED + received[-1], stopped="stopped at once; this step was not saved")
+        said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
+        return Outcome(STOPPED if received[0] == signal.SIGINT else SAVED, stopped=said[0] if said else "stopped")
 
     def _write_files(self) -> None:
         output_dir = self.plan.settings.output_dir

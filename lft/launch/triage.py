@@ -69,7 +69,9 @@ def _report_of(exit_: Exit, attempt: Attempt) -> WorkerReport | None:
 
 def _without_report(exit_: Exit, message: str) -> WorkerReport:
     code = FORCED - exit_.code if exit_.code < 0 else exit_.code
-    return WorkerReport(ok=False, rank=exit_.rank, stage="", exit_code=code, message=message)
+    # NCCL's watchdog aborts a rank, past any report, when another one went away
+    aborted = exit_.code == -signal.SIGABRT
+    return WorkerReport(ok=False, rank=exit_.rank, stage="", exit_code=code, message=message, is_victim=aborted)
 
 
 def _log_tail(attempt: Attempt, rank: int) -> str:

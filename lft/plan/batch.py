@@ -29,6 +29,11 @@ class Batch(BaseModel):
         return f"{self.global_batch} = {self.micro_batch} rows x {self.accumulation} accumulation x {ranks}"
 
 
+def wanted_global_batch(training: TrainingSettings, asked_ranks: int) -> int:
+    """Rows per step, before they are made to divide: asked for, or the default."""
+    return training.global_batch_size or training.batch_size * DEFAULT_ACCUMULATION * asked_ranks
+
+
 def plan_batch(training: TrainingSettings, ranks: int, asked_ranks: int) -> tuple[Batch, str]:
     """The batch of a run and the reason for its size.
 
@@ -38,7 +43,7 @@ def plan_batch(training: TrainingSettings, ranks: int, asked_ranks: int) -> tupl
     """
     micro = training.batch_size
     per_turn = micro * ranks
-    wanted = training.global_batch_size or micro * DEFAULT_ACCUMULATION * asked_ranks
+    wanted = wanted_global_batch(training, asked_ranks)
     accumulation = -(-wanted // per_turn)
     if training.global_batch_size and wanted != accumulation * per_turn:
         lower = wanted // per_turn * per_turn

@@ -14,7 +14,7 @@ from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import Precision, RunSettings
 from lft.core.settings_file import to_yaml
 from lft.plan.accelerate_config import accelerate_yaml
-from lft.plan.batch import Batch, plan_batch
+from lft.plan.batch import Batch, plan_batch, wanted_global_batch
 from lft.plan.topology import Topology, choose_topology
 
 
@@ -73,7 +73,9 @@ class LaunchPlan(BaseModel):
         """What one rank's environment has beyond the launcher's own."""
         world = self.topology.ranks
         this = Rank(rank=rank, local_rank=rank, world_size=world, local_world_size=world)
-        variables = this.to_environment() | {"OMP_NUM_THREADS": str(self.topology.threads_per_rank)}
+        # accelerate takes a RANK, even that of the only one, for a process group to be joined
+        variables = this.to_environment() if world > 1 else {}
+        variables["OMP_NUM_THREADS"] = str(self.topology.threads_per_rank)
         if self.topology.device == "cpu":
             variables[CUDA_VISIBLE_DEVICES] = ""
         else:
@@ -101,9 +103,15 @@ def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> Laun
     strategy: Literal["single", "ddp"] = "ddp" if topology.ranks > 1 else "single"
     notices = topology.notices
     if notices:
-        notices = (f"{notices[0]}; the global batch stays {batch.global_batch} (accumulation {batch.accumulation})",)
+        wanted, rows = wanted_global_batch(settings.training, topology.asked_ranks), batch.global_batch
+        change = f"stays {rows}" if rows == wanted else f"grows from {wanted} to {rows}"
+        notices = (f"{notices[0]}; the global batch {change} (accumulation {batch.accumulation})",)
     lora, training, data = settings.lora, settings.training, settings.data
-    length = f"{training.max_steps} steps" if training.max_steps else f"{training.num_epochs} epochs"
+    length = (
+        f"{training.max_steps} steps"
+        if training.max_steps
+        else f"{training.num_epochs} epoch{'s' if training.num_epochs > 1 else ''}"
+    )
     backend = {"cpu": "gloo", "cuda": "nccl"}[topology.device]
     threads = f"{topology.threads_per_rank} thread{'s' if topology.threads_per_rank > 1 else ''} each"
     ranks = f"{topology.ranks} rank{'s' if topology.ranks > 1 else ''} on {topology.device}, {threads}"
@@ -156,7 +164,7 @@ def command_line(plan: LaunchPlan) -> str:
 
 def _held_out(settings: RunSettings) -> str:
     held_out, prompts = settings.data.held_out, settings.benchmark.num_prompts
-    share = f"{held_out:.0%} of the rows" if held_out < 1 else f"{held_out:g} rows"
+    share = f"{100 * held_out:.3g} % of the rows" if held_out < 1 else f"{held_out:g} rows"
     if not held_out:
         return "no row held out, so no benchmark"
     return f"{share} held out" + (f", at most {prompts} of them to compare base and tuned model" if prompts else "")

@@ -77,7 +77,7 @@ def _on_cpu(launch: LaunchSettings, machine: Machine, wanted: int) -> Topology:
     return Topology(
         device="cpu",
         ranks=ranks,
-        asked_ranks=wanted or ranks,
+        asked_ranks=1 if launch.strategy == "single" else wanted or ranks,
         threads_per_rank=max(1, machine.cpu_cores // ranks),
         reason=reason,
         notices=notices,

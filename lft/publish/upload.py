@@ -1,11 +1,15 @@
 """Uploading an adapter folder to the Hugging Face Hub: adapter, tokenizer and card, nothing else."""
 
+import json
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, RepositoryNotFoundError
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from lft.core.errors import UploadError
+from lft.core.paths import looks_local
 
 UPLOADED = (
     "README.md",
@@ -22,6 +26,10 @@ UPLOADED = (
 )
 """What leaves the machine: never checkpoints, logs or run/."""
 
+BASE_MODEL_KEYS = {"adapter_config.json": "base_model_name_or_path", "lft.json": "base_model"}
+
+SIGN_IN = "hf auth login with a token that may write, or set HF_TOKEN"
+
 
 def upload_adapter(
     folder: Path, repo_name: str, *, token: str | None = None, create_new: bool = False, private: bool = False
@@ -34,6 +42,8 @@ def upload_adapter(
         raise UploadError(
             f"{folder} holds no adapter to upload", next_step="train first, or name the output_dir of a run"
         )
+    if not (token or get_token()):
+        raise UploadError("there is no Hub token on this machine", next_step=SIGN_IN)
     api = HfApi(token=token)
     try:
         if create_new:
@@ -43,9 +53,9 @@ def upload_adapter(
                 f"{repo_name} is public, and a private upload was asked for; nothing was uploaded",
                 next_step=f"make it private on its settings page, or choose another name than {repo_name}",
             )
-        api.upload_folder(
-            repo_id=repo_name, folder_path=folder, allow_patterns=list(UPLOADED), commit_message="Upload LoRA adapter"
-        )
+        with TemporaryDirectory() as staging:
+            stage(folder, Path(staging))
+            api.upload_folder(repo_id=repo_name, folder_path=staging, commit_message="Upload LoRA adapter")
     except UploadError:
         raise
     except Exception as error:  # the client raises its own, httpx's and the operating system's
@@ -54,18 +64,29 @@ def upload_adapter(
     return f"{api.endpoint}/{repo_name}"
 
 
+def stage(folder: Path, staging: Path) -> None:
+    """Copy what may leave the machine to `staging`; a base model's local path becomes its last part."""
+    for pattern in UPLOADED:
+        for path in folder.glob(pattern):
+            if path.is_file():
+                shutil.copyfile(path, staging / path.name)
+    for name, key in BASE_MODEL_KEYS.items():
+        path = staging / name
+        notes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        base = notes.get(key)
+        if base and looks_local(base):
+            path.write_text(json.dumps(notes | {key: Path(base).name}, indent=2) + "\n", encoding="utf-8")
+
+
 def explain(error: Exception, repo_name: str) -> tuple[str, str]:
     """What went wrong, in words of our own, since the client's may repeat what it was given; and what to do."""
     status = getattr(getattr(error, "response", None), "status_code", None)
-    sign_in = "hf auth login with a token that may write, or set HF_TOKEN"
     if isinstance(error, HFValidationError):
         return f'"{repo_name}" is not a repository name', "username/repository, letters, digits, - _ . only"
-    if isinstance(error, LocalTokenNotFoundError):
-        return "there is no Hub token on this machine", sign_in
     if status == 401 and not isinstance(error, RepositoryNotFoundError):
-        return f"the Hub does not accept the token (upload to {repo_name})", sign_in
+        return f"the Hub does not accept the token (upload to {repo_name})", SIGN_IN
     if status == 403:
-        return f"the token may not write to {repo_name}", f"{sign_in}; is {repo_name.split('/')[0]} your user name?"
+        return f"the token may not write to {repo_name}", f"{SIGN_IN}; is {repo_name.split('/')[0]} your user name?"
     if isinstance(error, RepositoryNotFoundError):
         return (
             f"the repository {repo_name} does not exist, or the token may not see it",

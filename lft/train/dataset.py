@@ -7,7 +7,7 @@ from pathlib import Path
 import datasets
 import pyarrow as pa
 from datasets import Dataset
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi
 
 from lft.core.errors import DataError
 from lft.core.paths import looks_local, source_files, source_problem
@@ -74,11 +74,16 @@ def _load_local(source: str, num_samples: int | None) -> Dataset:
 
 def _load_hub(source: str, config: str | None, split: str, data_files: str | None) -> Dataset:
     try:
-        loaded = datasets.load_dataset(source, config, split=split, data_files=data_files)
-    except (ValueError, OSError, HfHubHTTPError, datasets.exceptions.DatasetsError) as error:
+        loaded = datasets.load_dataset(_full_name(source), config, split=split, data_files=data_files)
+    except Exception as error:  # datasets, its builders, the Hub's client and the network each raise their own
         reason = str(error).strip().split("\n")[0]
         hint = f"{Path(source).name} is no local path either" if "/" not in source else "check the name and the network"
         raise DataError(f'data set "{source}" cannot be loaded from the Hub: {reason} ({hint})') from None
     if not isinstance(loaded, Dataset):
         raise DataError(f'data set "{source}" gave a {type(loaded).__name__} for split "{split}"; rows are expected')
     return loaded
+
+
+def _full_name(source: str) -> str:
+    """`wikitext` -> `Salesforce/wikitext`: the Hub still knows its oldest names, huggingface_hub 2 takes none without owner."""
+    return source if "/" in source else str(HfApi().dataset_info(source).id)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from lft.core.errors import StoppedError
 from lft.core.events import EventWriter
 from lft.core.order import WorkerOrder
 from lft.core.rank import Rank
@@ -37,7 +38,9 @@ class Desk:
     stop_asked: Callable[[], bool]
 
     def tell_step(self, step: int, total: int) -> None:
-        """How far a job is; rank 0 speaks for all."""
+        """How far answering is; rank 0 speaks for all. Raises StoppedError if a stop was asked for."""
+        if self.stop_asked():
+            raise StoppedError("stopped while answering; the adapter is saved")
         if self.rank.is_main:
             self.events.write("step", step=step, total=total)
 
@@ -114,7 +117,7 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     if not desk.rank.is_main:
         return {}
     desk.enter("scoring")
-    lines = bench.collect([attempt.answers(rank) for rank in range(order.world_size)])
+    lines = bench.collect([attempt.answers(rank) for rank in range(order.world_size)], desk.tell_step)
     return {"benchmark": {**bench.score(asked, lines), "seconds": time.monotonic() - started}}
 
 

@@ -89,7 +89,7 @@ def _had(load: Callable[..., Any], what: str, name: str, **options: Any) -> Any:
     """Call a from_pretrained; what it raises for a name it cannot find becomes one clear error."""
     try:
         return load(name, **options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         reason = str(error).strip().split("\n")[0]
         raise PreflightError(
             f'the {what} of "{name}" cannot be loaded: {reason}',

@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 from torch._C._distributed_c10d import TCPStore
 
-from lft.core.errors import TrainingError
+from lft.core.errors import RendezvousError
 from lft.core.files import write_text
 from lft.core.precision import Device
 from lft.core.rank import Rank, rendezvous_is_given
@@ -24,7 +24,7 @@ HOST = "127.0.0.1"
 
 
 def join(rank: Rank, device: Device, rendezvous: Path) -> None:
-    """Make the process group of all ranks; with one rank there is none. Raises TrainingError after a time-out."""
+    """Make the process group of all ranks; with one rank there is none. Raises RendezvousError after a time-out."""
     if rank.world_size == 1:
         return
     if device == "cuda":
@@ -64,7 +64,7 @@ def _connect(rank: Rank, rendezvous: Path) -> TCPStore:
     deadline = time.monotonic() + JOIN_TIMEOUT_SECONDS
     while not rendezvous.exists():
         if time.monotonic() > deadline:
-            raise TrainingError(f"rank 0 did not say where it listens within {JOIN_TIMEOUT_SECONDS} s")
+            raise RendezvousError(f"rank 0 did not say where it listens within {JOIN_TIMEOUT_SECONDS} s")
         time.sleep(POLL_SECONDS)
     address = json.loads(rendezvous.read_text(encoding="utf-8"))
     wait = timedelta(seconds=JOIN_TIMEOUT_SECONDS)

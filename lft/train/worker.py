@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lft.core.errors import DONE, SETTINGS, StoppedError
+from lft.core.errors import DONE, SETTINGS, RendezvousError, StoppedError
 from lft.core.events import EventWriter
 from lft.core.order import WorkerOrder, WorkerReport
 from lft.core.rank import Rank, use_defaults
@@ -56,6 +56,8 @@ def main(arguments: list[str]) -> int:
     events = EventWriter(RunDir(order.settings.output_dir).events / f"rank-{rank.rank}.jsonl")
     stage = _Stage(events, stop)
     try:
+        if rank.world_size != order.world_size:
+            raise RendezvousError(f"the order is for {order.world_size} ranks, and {rank.world_size} were started")
         metrics = _work(order, rank, stage)
     except BaseException as error:
         text = traceback.format_exc()

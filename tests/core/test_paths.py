@@ -96,7 +96,6 @@ def test_what_the_file_system_refuses_is_said_in_words(
         monkeypatch.chdir(here)
         (here / closed).chmod(mode)
         found = [what for _, what in input_mistakes({"output_dir": str(here)} | values)]
-        monkeypatch.undo()
         (here / closed).chmod(0o777)
     assert len(found) == 1
     assert found[0].endswith(expected.replace("{here}", str(here)))

@@ -1,7 +1,7 @@
 """The face of the local Hub: starts and stops it, puts repositories in place, looks at what was uploaded.
 
 Covered: what huggingface_hub, transformers and datasets need to create, fill, read and download model and dataset
-repositories named `owner/name`, or `name` like the oldest ones. Not covered: what `routes` and `store` leave out.
+repositories named `owner/name`. Not covered: what `routes` and `store` leave out.
 """
 
 import threading
@@ -78,6 +78,10 @@ class LocalHub:
         }
         with self.store.lock:
             return self.store.create(kind, name, private=private).add("add files", stored)
+
+    def add_short_name(self, kind: str, short: str, name: str) -> None:
+        """Let a repository answer to a name without owner too; the real Hub redirects those of its oldest ones."""
+        self.store.short_names[kind, short] = name
 
     def files(self, name: str, kind: str = "models") -> dict[str, bytes]:
         """Content by path of the newest commit."""

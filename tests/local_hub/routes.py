@@ -142,7 +142,7 @@ def _info(request: Request, kind: str, name: str, revision: str = "main") -> Res
     commit = repository.at(revision)
     shown = {
         "_id": "1",
-        "id": name,
+        "id": repository.name,
         "author": repository.owner,
         "sha": commit.oid,
         "private": repository.private,

@@ -115,6 +115,7 @@ class Store:
     """All repositories, and every large file ever uploaded. Whoever reads and then changes it holds `lock`."""
 
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)  # (kind, "owner/name")
+    short_names: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, "name") -> "owner/name"
     large_files: dict[str, bytes] = field(default_factory=dict)  # by sha256
     lock: threading.RLock = field(default_factory=threading.RLock)
 
@@ -129,7 +130,7 @@ class Store:
 
     def find(self, kind: str, name: str, user: str | None) -> Repository:
         """Return the repository; to all but its owner a private one seems not to exist."""
-        found = self.repositories.get((kind, name))
+        found = self.repositories.get((kind, self.short_names.get((kind, name), name)))
         if found is None or (found.private and user != found.owner):
             raise RefusedError(404 if user else 401, "Repository not found", "RepoNotFound")
         return found

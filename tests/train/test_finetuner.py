@@ -243,6 +243,11 @@ def test_a_question_shows_its_default_and_takes_it_for_an_empty_answer(
     monkeypatch: pytest.MonkeyPatch, typed: str, default: str | None, prompt: str, answer: str
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr("builtins.input", lambda text: (asked.append(text), typed)[1])
+
+    def answered(text: str) -> str:
+        asked.append(text)
+        return typed
+
+    monkeypatch.setattr("builtins.input", answered)
     assert get_user_input("Enter model name", default) == answer
     assert asked == [prompt]

@@ -1,5 +1,7 @@
 """Target modules of the model families, and what an adapter does to a model."""
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import (
@@ -27,15 +29,20 @@ from lft.core.errors import PreflightError
 from lft.train.lora import LoraOptions, apply_lora, linear_layers, target_modules
 from tests.conftest import TinyModels
 
-SMALL = {"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 64, "vocab_size": 64}
+SMALL: dict[str, Any] = {
+    "num_hidden_layers": 1,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "vocab_size": 64,
+}
 LLAMA = ["q_proj", "v_proj", "k_proj", "o_proj"]
 
 
-def on_meta(config: PretrainedConfig) -> torch.nn.Module:
+def on_meta(config: PretrainedConfig) -> Any:
     """A model without weights: names are all that counts."""
     with torch.device("meta"):
-        model: torch.nn.Module = AutoModelForCausalLM.from_config(config)
-    return model
+        return AutoModelForCausalLM.from_config(config)
 
 
 @pytest.mark.parametrize(
@@ -63,14 +70,14 @@ def test_a_family_s_attention_layers_are_found_by_what_the_model_really_has(
     config: PretrainedConfig, expected: list[str]
 ) -> None:
     model = on_meta(config)
-    assert target_modules(model) == expected  # type: ignore[arg-type]
-    ends = {name.rsplit(".", 1)[-1] for name in linear_layers(model)}  # type: ignore[arg-type]
+    assert target_modules(model) == expected
+    ends = {name.rsplit(".", 1)[-1] for name in linear_layers(model)}
     assert set(expected) <= ends
 
 
 def test_a_model_of_no_known_family_gets_an_adapter_on_all_linear_layers() -> None:
     config = AutoConfig.for_model("mamba", num_hidden_layers=1, hidden_size=32, vocab_size=64)
-    assert target_modules(on_meta(config)) == "all-linear"  # type: ignore[arg-type]
+    assert target_modules(on_meta(config)) == "all-linear"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

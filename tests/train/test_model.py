@@ -4,6 +4,7 @@ import importlib.util
 import multiprocessing
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -34,7 +35,7 @@ def test_a_gguf_asked_for_by_two_processes_at_once_becomes_one_whole_model(tmp_p
     folder = converted_folder(gguf, tmp_path, said.append)
     assert said == []
     assert sorted(path.name for path in (tmp_path / "models").iterdir() if path.suffix != ".lock") == [folder.name]
-    model = AutoModelForCausalLM.from_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder)
     assert model.dtype == torch.bfloat16
     assert model.num_parameters() == 134_515_008
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -86,7 +87,7 @@ def test_a_folder_with_damaged_weights_is_one_clear_error(tiny_models: TinyModel
     folder = tmp_path / "model"
     shutil.copytree(tiny_models.gpt2, folder)
     (folder / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(PreflightError, match="the model of .* cannot be loaded"):
+    with pytest.raises(PreflightError, match=r"the model of .* cannot be loaded"):
         load_base_model(str(folder), None, "cpu", Rank())
 
 

@@ -1,0 +1,173 @@
+"""Who a process is among the ranks, which GPUs it may use, and what the machine is found to have."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lft.core.hardware import cpu_computes_bf16, look_at_machine, parse_nvidia_smi
+from lft.core.rank import Rank, cache_folder, clean_environment, rendezvous_is_given, use_defaults, visible_gpus
+
+TWO_CARDS = """\
+0, GPU-11aa22bb-0000-0000-0000-000000000000, NVIDIA A100-SXM4-40GB, 40960, 8.0
+1, GPU-33cc44dd-0000-0000-0000-000000000000, Tesla T4, 15360, 7.5
+"""
+
+
+@pytest.mark.parametrize("rank", [Rank(), Rank(rank=5, local_rank=1, world_size=8, local_world_size=4)])
+def test_a_rank_knows_itself_again_from_its_environment(rank: Rank) -> None:
+    assert Rank.from_environment(rank.to_environment()) == rank
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected", "is_main"),
+    [
+        ({}, Rank(), True),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, Rank(rank=1, local_rank=1, world_size=2, local_world_size=2), False),
+    ],
+)
+def test_what_a_launcher_leaves_out_is_filled_in(environment: dict[str, str], expected: Rank, is_main: bool) -> None:
+    rank = Rank.from_environment(environment)
+    assert (rank, rank.is_main) == (expected, is_main)
+
+
+def test_ranks_inherit_nothing_of_a_launcher_around_this_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (
+        *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GROUP_RANK"),
+        *(
+            "ACCELERATE_MIXED_PRECISION",
+            "FSDP_VERSION",
+            "TORCHELASTIC_RUN_ID",
+            "ROLE_RANK",
+            "PARALLELISM_CONFIG_TP_SIZE",
+        ),
+    ):
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setenv("HF_HOME", "kept")
+    monkeypatch.setenv("RANKING", "kept")
+    assert rendezvous_is_given()
+    cleaned = clean_environment()
+    assert {name for name, value in cleaned.items() if value == "7"} == set()
+    assert (cleaned["HF_HOME"], cleaned["RANKING"], cleaned["PATH"]) == ("kept", "kept", os.environ["PATH"])
+
+
+def test_a_rendezvous_is_given_only_with_address_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    assert not rendezvous_is_given()
+
+
+def test_a_default_never_replaces_what_the_user_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LFT_TEST_SET", "user")
+    monkeypatch.setenv("LFT_TEST_UNSET", "")
+    monkeypatch.delenv("LFT_TEST_UNSET")
+    use_defaults({"LFT_TEST_SET": "default", "LFT_TEST_UNSET": "default"})
+    assert (os.environ["LFT_TEST_SET"], os.environ["LFT_TEST_UNSET"]) == ("user", "default")
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"LFT_CACHE": "~/mine", "XDG_CACHE_HOME": "/other"}, "HOME/mine"),
+        ({"XDG_CACHE_HOME": "/other"}, "/other/lft"),
+        ({"XDG_CACHE_HOME": ""}, "HOME/.cache/lft"),
+        ({}, "HOME/.cache/lft"),
+    ],
+)
+def test_the_cache_is_where_the_user_says_or_where_caches_are(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("LFT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"HOME": str(tmp_path)} | variables).items():
+        monkeypatch.setenv(name, value)
+    assert str(cache_folder()) == expected.replace("HOME", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, None),
+        ("", ()),
+        ("-1", ()),
+        ("NoDevFiles", ()),
+        ("0,1", ("0", "1")),
+        (" 3 , 1 ", ("3", "1")),
+        ("0,-1,1", ("0",)),
+        ("0,,1", ("0",)),
+        ("GPU-11aa22bb,MIG-GPU-1/2/3", ("GPU-11aa22bb", "MIG-GPU-1/2/3")),
+    ],
+)
+def test_the_visible_gpus_are_those_cuda_would_take(
+    value: str | None, expected: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if value is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert visible_gpus() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "visible", "expected"),
+    [
+        (TWO_CARDS, None, [("0", 40, True), ("1", 15, False)]),
+        (TWO_CARDS, ("1",), [("1", 15, False)]),
+        (TWO_CARDS, ("1", "0"), [("1", 15, False), ("0", 40, True)]),
+        (TWO_CARDS, ("GPU-33cc",), [("GPU-33cc", 15, False)]),
+        (TWO_CARDS, ("0", "7", "1"), [("0", 40, True)]),
+        (TWO_CARDS, ("GPU-99",), []),
+        (TWO_CARDS, ("MIG-aa-bb",), [("MIG-aa-bb", 40, True)]),
+        (TWO_CARDS, (), []),
+        ("0, GPU-1, NVIDIA GB10, [N/A], 12.1\n", None, [("0", 0, True)]),
+        ("0, GPU-1, Old Card, 2048, [N/A]\n", None, [("0", 2, False)]),
+        ("No devices were found\n", None, []),
+        ("", ("MIG-aa-bb",), []),
+    ],
+)
+def test_a_table_of_nvidia_smi_is_read(
+    text: str, visible: tuple[str, ...] | None, expected: list[tuple[str, int, bool]]
+) -> None:
+    gpus = parse_nvidia_smi(text, visible)
+    assert [(gpu.token, gpu.memory_bytes // 2**30, gpu.computes_bf16) for gpu in gpus] == expected
+
+
+@pytest.mark.parametrize(
+    ("script", "visible", "expected"),
+    [
+        (f"cat <<END\n{TWO_CARDS}END", None, "2 x NVIDIA A100-SXM4-40GB / Tesla T4, "),
+        (f"cat <<END\n{TWO_CARDS}END", "1", "1 x Tesla T4, "),
+        (f"cat <<END\n{TWO_CARDS}END", "", "no GPU, "),
+        ("echo the driver is broken; exit 9", None, "no GPU, "),
+    ],
+)
+def test_the_gpus_of_a_machine_are_those_its_nvidia_smi_names(
+    script: str, visible: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    machine = look_at_machine()
+    assert machine.describe().startswith(expected)
+    assert machine.memory_bytes > 2**28
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity mask")
+def test_only_the_cores_this_process_may_use_are_counted() -> None:
+    script = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\n"
+    script += "from lft.core.hardware import look_at_machine; print(look_at_machine().cpu_cores)"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"1\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx2 avx512f", False), ("avx512_bf16", True), ("fpu amx_bf16", True), ("asimd bf16", True), ("", False)],
+)
+def test_a_cpu_that_multiplies_bf16_is_known_by_its_flags(flags: str, expected: bool) -> None:
+    assert cpu_computes_bf16(frozenset(flags.split())) is expected

@@ -1,0 +1,332 @@
+"""`lft launch` with real ranks over gloo, on a tiny model: the run directory, the numbers, and everything that goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lft.core.events import Event
+from lft.core.order import WorkerReport
+from tests.conftest import TinyModels, demo_lines, run_lft
+
+TINY: dict[str, dict[str, Any]] = {
+    "lora": {"lora_dropout": 0.0, "r": 4},
+    "training": {"num_epochs": 1, "batch_size": 4, "global_batch_size": 16, "learning_rate": 0.01, "log_every": 1},
+    "benchmark": {"num_prompts": 12, "max_new_tokens": 12, "batch_size": 5},
+    "launch": {"precision": "fp32"},
+}
+
+
+def write_run_file(path: Path, model: Path, source: Path, output_dir: Path, **changes: dict[str, Any]) -> Path:
+    """A run file; sections in `changes` are laid over those of TINY."""
+    settings: dict[str, Any] = {name: {**section, **changes.pop(name, {})} for name, section in TINY.items()}
+    settings |= {"model": {"name": str(model)}, "output_dir": str(output_dir)}
+    settings["data"] = {"source": str(source), "held_out": 15, "max_length": 96} | changes.pop("data", {})
+    path.write_text(json.dumps(settings | changes), encoding="utf-8")
+    return path
+
+
+def adapter(output_dir: Path) -> dict[str, torch.Tensor]:
+    """The final adapter's weights."""
+    return load_file(output_dir / "adapter_model.safetensors")
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    """72 rows: with 15 held out, 57 to train on, which no number of ranks divides."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(demo_lines(72)), encoding="utf-8")
+    return path
+
+
+def test_any_number_of_ranks_gives_the_same_adapter_and_the_same_scores(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path
+) -> None:
+    reports = {}
+    for ranks in (1, 2, 3):
+        output_dir = tmp_path / f"out {ranks}"
+        changes: dict[str, Any] = {"training": {"batch_size": 2, "global_batch_size": 12}}
+        run_file = write_run_file(tmp_path / "run.yaml", tiny_models.llama, rows_file, output_dir, **changes)
+        done = run_lft("launch", run_file, "--cpu-procs", ranks, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        reports[ranks] = json.loads((output_dir / "run" / "report.json").read_text(encoding="utf-8"))
+        assert len(reports[ranks]["training"]["peak_memory_bytes_by_rank"]) == ranks
+    alone = adapter(tmp_path / "out 1")
+    assert any(tensor.abs().max() > 1e-3 for name, tensor in alone.items() if "lora_B" in name)
+    for ranks in (2, 3):
+        shared = adapter(tmp_path / f"out {ranks}")
+        assert shared.keys() == alone.keys()
+        assert max(float((shared[name] - alone[name]).abs().max()) for name in alone) < 1e-5
+        losses = [[entry["loss"] for entry in reports[count]["training"]["losses"]] for count in (1, ranks)]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    # the adapter is the same to rounding only, so the scores are compared on one and the same adapter
+    scores = []
+    for ranks in (1, 3):
+        plan_file = tmp_path / "out 1" / "run" / "plan.json"
+        plan = json.loads(plan_file.read_text(encoding="utf-8"))
+        plan["topology"]["ranks"] = ranks
+        plan_file.write_text(json.dumps(plan), encoding="utf-8")
+        again = run_lft("benchmark", tmp_path / "out 1", cwd=tmp_path)
+        assert again.returncode == 0, again.stdout + again.stderr
+        report = json.loads((tmp_path / "out 1" / "run" / "report.json").read_text(encoding="utf-8"))
+        scores.append({name: report["benchmark"][name] for name in ("base", "tuned", "difference", "samples")})
+    assert scores[0] == scores[1]
+    assert scores[0]["base"]["rougeL"] > 0
+
+
+def test_a_run_leaves_what_the_run_directory_promises_and_its_settings_repeat_it(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path
+) -> None:
+    output_dir = tmp_path / "it's out"
+    run_file = write_run_file(tmp_path / "my run;.yaml", tiny_models.gpt2, rows_file, output_dir)
+    done = run_lft("launch", run_file, "--cpu-procs", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in (
+        *("adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "README.md", "checkpoint-4"),
+        *("run/settings.yaml", "run/plan.json", "run/launch_configs/accelerate.yaml", "run/report.json"),
+        *(
+            "run/attempt-0/order.json",
+            "run/attempt-0/rank-0.log",
+            "run/attempt-0/rank-1.log",
+            "run/events/rank-1.jsonl",
+        ),
+    ):
+        assert (output_dir / name).exists(), name
+    for said in (
+        "57 rows to train on, 15 held out",
+        "training step 4/4",
+        "ROUGE-L",
+        "held-out loss",
+        "tokens/s",
+        "base",
+    ):
+        assert said in done.stdout
+    assert str(tmp_path) not in (output_dir / "README.md").read_text(encoding="utf-8")
+    again = run_lft("launch", output_dir / "run" / "settings.yaml", "--output-dir", tmp_path / "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert (tmp_path / "again" / "adapter_model.safetensors").read_bytes() == (
+        output_dir / "adapter_model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
+def test_torchrun_and_accelerate_start_the_same_ranks_from_the_same_order(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path, launcher: str
+) -> None:
+    output_dir = tmp_path / "out"
+    run_file = write_run_file(tmp_path / "run.yaml", tiny_models.llama, rows_file, output_dir)
+    ours = run_lft("launch", run_file, "--cpu-procs", 2, cwd=tmp_path)
+    assert ours.returncode == 0, ours.stdout + ours.stderr
+    expected = adapter(output_dir)
+    (output_dir / "adapter_model.safetensors").unlink()
+    scripts, order = Path(sys.executable).parent, output_dir / "run" / "attempt-0" / "order.json"
+    starting = {
+        "torchrun": [scripts / "torchrun", "--standalone", "--nproc-per-node", 2],
+        "accelerate": [
+            *(
+                scripts / "accelerate",
+                "launch",
+                "--config_file",
+                output_dir / "run" / "launch_configs" / "accelerate.yaml",
+            )
+        ],
+    }[launcher]
+    done = subprocess.run(
+        [*map(str, starting), "-m", "lft.train.worker", str(order)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    theirs = adapter(output_dir)
+    assert max(float((theirs[name] - expected[name]).abs().max()) for name in expected) < 1e-6
+
+
+BROKEN_MODEL = '''
+import os, time
+from transformers import LlamaForCausalLM
+
+class Broken(LlamaForCausalLM):
+    """Fails on rank 1 alone, which then takes its time to clean up while the others lose their connection."""
+
+    def forward(self, *args, **kwargs):
+        if os.environ["RANK"] == "1":
+            try:
+                raise ValueError("layer 7 of rank 1 is on fire")
+            finally:
+                time.sleep(2)
+        return super().forward(*args, **kwargs)
+'''
+
+
+def test_the_error_shown_is_that_of_the_rank_that_failed_first_and_no_rank_survives(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path
+) -> None:
+    model = tmp_path / "broken"
+    model.mkdir()
+    for path in tiny_models.llama.iterdir():
+        (model / path.name).write_bytes(path.read_bytes())
+    (model / "modeling_broken.py").write_text(BROKEN_MODEL, encoding="utf-8")
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config |= {"auto_map": {"AutoModelForCausalLM": "modeling_broken.Broken"}, "architectures": ["Broken"]}
+    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    run_file = write_run_file(tmp_path / "run.yaml", model, rows_file, tmp_path / "out")
+    trusting = "--set", "model.trust_remote_code=true"
+    done = run_lft("launch", run_file, "--cpu-procs", 2, *trusting, cwd=tmp_path)
+    assert done.returncode == 64
+    assert "rank 1 failed, while training; the other rank was stopped because of it" in done.stdout
+    assert "ValueError: layer 7 of rank 1 is on fire" in done.stdout
+    assert done.stdout.rstrip().endswith("exit 64")
+    assert not ranks_of(tmp_path / "out")
+    assert not (tmp_path / "out" / "adapter_config.json").exists()
+
+
+def ranks_of(output_dir: Path) -> list[int]:
+    """Process ids of ranks that work on a run."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if "lft.train.worker" in line and str(output_dir) in line:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def wait_for(condition: Callable[[], object], process: "subprocess.Popen[str]", seconds: float = 120) -> None:
+    """Until the condition holds, while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "too slow"
+        time.sleep(0.05)
+
+
+def events_of(output_dir: Path) -> list[Event]:
+    """What rank 0 has told so far."""
+    path = output_dir / "run" / "events" / "rank-0.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    return [Event(**json.loads(line)) for line in lines]
+
+
+def start_long_run(model: Path, tmp_path: Path, rows_file: Path) -> "subprocess.Popen[str]":
+    """A run of a hundred thousand epochs that has done its first step."""
+    changes = {"training": {"num_epochs": 100_000}}
+    run_file = write_run_file(tmp_path / "run.yaml", model, rows_file, tmp_path / "out", **changes)
+    command = [sys.executable, "-m", "lft.cli.main", "launch", str(run_file), "--cpu-procs", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: any(event.kind == "log" for event in events_of(tmp_path / "out")), process)
+    return process
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_saves_a_checkpoint_after_the_step_and_says_where(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path, number: int, code: int
+) -> None:
+    process = start_long_run(tiny_models.llama, tmp_path, rows_file)
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == code, output
+    saved = sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    assert f"{saved[-1].name} is saved; in {tmp_path / 'out'}" in output
+    assert (saved[-1] / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
+    assert not ranks_of(tmp_path / "out")
+
+
+def test_a_killed_rank_is_named_with_its_signal_and_ends_the_run(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path
+) -> None:
+    process = start_long_run(tiny_models.llama, tmp_path, rows_file)
+    os.kill(ranks_of(tmp_path / "out")[1], signal.SIGKILL)
+    output = process.communicate(timeout=60)[0]
+    assert process.returncode == 128 + signal.SIGKILL, output
+    assert "was killed by SIGKILL, which the system sends when memory runs out" in output
+    assert not ranks_of(tmp_path / "out")
+
+
+def test_no_rank_survives_a_killed_launcher(tiny_models: TinyModels, tmp_path: Path, rows_file: Path) -> None:
+    process = start_long_run(tiny_models.llama, tmp_path, rows_file)
+    assert len(ranks_of(tmp_path / "out")) == 2
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while ranks_of(tmp_path / "out") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not ranks_of(tmp_path / "out")
+
+
+def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path
+) -> None:
+    process = start_long_run(tiny_models.llama, tmp_path, rows_file)
+    second = run_lft("launch", tmp_path / "run.yaml", cwd=tmp_path)
+    assert second.returncode == 3
+    assert "another run is using" in second.stderr
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "code", "said"),
+    [
+        ('{"text": "a"}\n{"text": \n', {}, 3, "rows.jsonl:2  is not JSON"),
+        ('{"a": 1}\n', {}, 3, "no column holds text; the columns are a (int64)"),
+        ("\n", {}, 3, "holds no rows"),
+        ('{"text": "a b"}\n', {}, 3, "leaves no row to train on"),
+        (
+            '{"prompt": "a", "answer": ""}\n' * 3,
+            {"data": {"held_out": 0}},
+            3,
+            "none of the 3 rows has a token to train on",
+        ),
+        ('{"text": "a b"}\n' * 9, {"data": {"held_out": 0, "text_columns": ["x"]}}, 3, "there is no column x"),
+        ('{"text": "a b"}\n' * 9, {"data": {"held_out": 0}, "lora": {"target_modules": ["nope"]}}, 3, "no layer nope"),
+    ],
+)
+def test_what_ranks_find_wrong_with_the_data_is_one_clear_error_and_leaves_no_adapter(
+    tiny_models: TinyModels, tmp_path: Path, content: str, changes: dict[str, Any], code: int, said: str
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(content, encoding="utf-8")
+    run_file = write_run_file(
+        tmp_path / "run.yaml", tiny_models.gpt2, tmp_path / "rows.jsonl", tmp_path / "out", **changes
+    )
+    done = run_lft("launch", run_file, "--cpu-procs", 2, cwd=tmp_path)
+    assert done.returncode == code, done.stdout
+    assert said in done.stdout
+    assert "ranks 0-1 failed" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list((tmp_path / "out").glob("adapter*"))
+    failure = WorkerReport.load(tmp_path / "out" / "run" / "attempt-0" / "failures" / "rank-1.json")
+    assert (failure.exit_code, failure.rank) == (code, 1)
+
+
+def test_without_held_out_rows_or_prompts_there_is_no_benchmark_and_the_adapter_is_there(
+    tiny_models: TinyModels, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.txt").write_text("one two three\nfour five six\n", encoding="utf-8")
+    changes = {"data": {"held_out": 0}}
+    run_file = write_run_file(
+        tmp_path / "run.yaml", tiny_models.gpt2, tmp_path / "rows.txt", tmp_path / "out", **changes
+    )
+    done = run_lft("launch", run_file, "--cpu-procs", 1, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    report = json.loads((tmp_path / "out" / "run" / "report.json").read_text(encoding="utf-8"))
+    assert report["benchmark"] is None
+    assert report["training"]["steps"] == 1
+    assert (tmp_path / "out" / "adapter_model.safetensors").exists()

@@ -1,0 +1,156 @@
+"""A whole run of the agent, with small scripts in the place of the ranks that compute."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from lft.core.errors import PreflightError
+from lft.core.events import Event
+from lft.core.hardware import Machine
+from lft.core.order import Job, WorkerOrder
+from lft.core.settings import RunSettings
+from lft.launch.agent import Agent, Outcome
+from lft.plan.launch_plan import LaunchPlan, make_plan
+
+pytestmark = pytest.mark.timeout(60)
+
+RANK_SCRIPT = """
+import signal, sys, time
+from pathlib import Path
+from lft.core.events import EventWriter
+from lft.core.order import WorkerOrder, WorkerReport
+from lft.core.rank import Rank
+from lft.core.run_dir import Attempt, RunDir
+order, behaviour = WorkerOrder.load(Path(sys.argv[1])), sys.argv[2].split()
+rank, attempt, run_dir = Rank.from_environment(), Attempt(order.attempt_dir), RunDir(order.settings.output_dir)
+events = EventWriter(run_dir.events / f"rank-{rank.rank}.jsonl")
+if f"{order.job}-waits" in behaviour:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    events.write("stage", name="waiting")
+    time.sleep(1000)
+if f"{order.job}-fails" in behaviour:
+    error = ValueError(f"no {order.job}")
+    WorkerReport.of_failure(rank.rank, order.job, error, "Traceback").save(attempt.failure(rank.rank))
+    sys.exit(64)
+metrics = {"train": {"precision": "bf16", "peak_memory_bytes": rank.rank + 1, "steps": 3, "global_batch_size": 8}}
+if order.job == "train":
+    (run_dir.output_dir / "adapter_config.json").write_text('{"r": 8}')
+WorkerReport(ok=True, rank=rank.rank, stage="", metrics=metrics.get(order.job, {})).save(attempt.report(order.job, rank.rank))
+events.write("done", job=order.job)
+"""
+
+
+class ScriptedPlan(LaunchPlan):
+    """A plan whose ranks run the script above."""
+
+    behaviour: str = ""
+
+    def argv(self, job: Job) -> list[str]:
+        return [sys.executable, "-c", RANK_SCRIPT, str(self.attempt_dir.order(job)), self.behaviour]
+
+
+def plan_in(folder: Path, behaviour: str = "", **sections: Any) -> ScriptedPlan:
+    """A plan of two CPU ranks."""
+    values = {"model": {"name": "a/b"}, "data": {"source": "a/b"}, "launch": {"cpu_procs": 2, "grace_seconds": 20}}
+    settings = RunSettings.model_validate(values | {"output_dir": folder / "out"} | sections)
+    machine = Machine(gpus=(), cpu_cores=2, memory_bytes=2**33, cpu_computes_bf16=True)
+    return ScriptedPlan(**dict(make_plan(settings, machine)), behaviour=behaviour)
+
+
+def run_until_the_end(plan: LaunchPlan) -> tuple[Outcome, list[Event]]:
+    """Run a plan; also what an observer saw."""
+    seen: list[Event] = []
+    return Agent(plan, seen.append).run(), seen
+
+
+def test_a_run_trains_benchmarks_and_reports_in_this_order(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    outcome, seen = run_until_the_end(plan)
+    assert (outcome.exit_code, outcome.failure, outcome.problems, outcome.uploaded) == (0, None, (), "")
+    assert [event.data["job"] for event in seen] == ["train", "train", "benchmark", "benchmark"]
+    report = json.loads(plan.run_dir.report.read_text())
+    assert report == outcome.report
+    assert report["training"]["peak_memory_bytes_by_rank"] == [1, 2]
+    assert (tmp_path / "out" / "README.md").exists()
+    orders = [WorkerOrder.load(plan.attempt_dir.order(job)) for job in ("train", "benchmark")]
+    assert [order.precision for order in orders] == [None, "bf16"], "the benchmark computes as training did"
+
+
+def test_without_prompts_there_is_no_benchmark(tmp_path: Path) -> None:
+    outcome, seen = run_until_the_end(plan_in(tmp_path, benchmark={"num_prompts": 0}))
+    assert (outcome.exit_code, len(seen)) == (0, 2)
+
+
+def test_a_training_that_fails_ends_the_run_with_its_exit_code(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, "train-fails")
+    outcome, _ = run_until_the_end(plan)
+    assert outcome.failure is not None
+    assert (outcome.exit_code, outcome.failure.who(), outcome.failure.report.message) == (64, "ranks 0-1", "no train")
+    assert not plan.run_dir.report.exists()
+
+
+def test_a_benchmark_that_fails_leaves_a_finished_run_and_says_how_to_repeat_it(tmp_path: Path) -> None:
+    outcome, _ = run_until_the_end(plan_in(tmp_path, "benchmark-fails"))
+    assert outcome.exit_code == 0
+    assert outcome.problems == (f"benchmark failed: no benchmark; again: lft benchmark {tmp_path / 'out'}",)
+    assert outcome.report is not None
+    assert outcome.report["training"]["steps"] == 3
+
+
+def test_an_upload_that_fails_leaves_a_finished_run_and_says_how_to_repeat_it(tmp_path: Path) -> None:
+    outcome, _ = run_until_the_end(plan_in(tmp_path, upload={"repo_name": "me/x"}))
+    assert (outcome.exit_code, outcome.uploaded) == (0, "")
+    assert len(outcome.problems) == 1
+    assert outcome.problems[0].endswith(f"then: lft upload {tmp_path / 'out'}")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("job", ["train", "benchmark"])
+def test_a_stopped_run_ends_after_the_job_it_is_in(job: str, number: signal.Signals, code: int, tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, f"{job}-waits")
+    waiting: set[str] = set()
+
+    def stop_when_all_wait(event: Event) -> None:
+        waiting.update([event.writer] if event.kind == "stage" else [])
+        if len(waiting) == 2:
+            os.kill(os.getpid(), number)
+            waiting.clear()
+
+    outcome = Agent(plan, stop_when_all_wait).run()
+    assert (outcome.exit_code, outcome.failure) == (code, None)
+    assert not plan.run_dir.report.exists()
+
+
+def test_two_runs_never_share_an_output_dir(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    plan.run_dir.run.mkdir(parents=True)
+    inside, done = threading.Event(), threading.Event()
+
+    def other_run() -> None:
+        with FileLock(plan.run_dir.run / "lock"):
+            inside.set()
+            done.wait(20)
+
+    other = threading.Thread(target=other_run)
+    other.start()
+    assert inside.wait(20)
+    with pytest.raises(PreflightError, match="another run is using"):
+        run_until_the_end(plan)
+    assert [path.name for path in plan.run_dir.run.iterdir()] == ["lock"]
+    done.set()
+    other.join()
+    assert run_until_the_end(plan)[0].exit_code == 0
+
+
+def test_an_output_dir_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(PreflightError, match="out cannot be written: ") as caught:
+        run_until_the_end(plan_in(tmp_path))
+    assert caught.value.next_step == "choose another --output-dir"
