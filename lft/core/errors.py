@@ -5,7 +5,6 @@ LftError                     70  also the class for a bug in lft itself
 |- PreflightError             3  hardware, a model or a data set that cannot be had
 |  `- DataError               3  a file or row that cannot be used; names file and line
 |- CallOrderError            64  a method of LLMFineTuner called before the one it needs
-|- TrainingError             64  training raised
 |- UploadError               64  the Hub refused or could not be reached
 |- OutOfMemoryError          67  also a RuntimeError, as the documented API promises
 |- RendezvousError           66  ranks did not all join
@@ -76,12 +75,6 @@ class DataError(PreflightError):
 
 class CallOrderError(LftError):
     """A method was called before the one it builds on; the message names the missing call."""
-
-    exit_code = TRAINING
-
-
-class TrainingError(LftError):
-    """Training raised; the message is that of the rank that failed first."""
 
     exit_code = TRAINING
 

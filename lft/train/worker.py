@@ -22,6 +22,14 @@ if TYPE_CHECKING:
     from lft.train.jobs import Desk
 
 PR_SET_PDEATHSIG = 1
+LIBRARY_DEFAULTS = {
+    "TOKENIZERS_PARALLELISM": "true",
+    # gloo would look up the host's own name, which need not resolve
+    "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
+    # bars would fill the rank's log; events tell how far it is
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+}
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -50,7 +58,7 @@ def main(arguments: list[str]) -> int:
     except (IndexError, OSError, ValueError) as error:
         sys.stderr.write(f"lft.train.worker: an order file is expected: {error}\n")
         return SETTINGS
-    use_defaults({"TOKENIZERS_PARALLELISM": "true", "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0"})
+    use_defaults(LIBRARY_DEFAULTS)
     rank = Rank.from_environment()
     attempt = Attempt(order.attempt_dir)
     events = EventWriter(RunDir(order.settings.output_dir).events / f"rank-{rank.rank}.jsonl")

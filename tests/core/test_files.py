@@ -44,6 +44,8 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> 
         temporary.write_text("half")
         assert (path.read_text(), temporary.suffix, temporary.parent) == ("old", ".json", path.parent)
         temporary.write_text("new")
+        moved = temporary.stat().st_ino
+    assert path.stat().st_ino == moved, "renamed, since copying would show half of it for a moment"
     assert path.read_text() == "new"
     assert list(path.parent.iterdir()) == [path]
 

@@ -31,8 +31,9 @@ from lft.core.run_dir import Attempt, RunDir
 order, behaviour = WorkerOrder.load(Path(sys.argv[1])), sys.argv[2].split()
 rank, attempt, run_dir = Rank.from_environment(), Attempt(order.attempt_dir), RunDir(order.settings.output_dir)
 events = EventWriter(run_dir.events / f"rank-{rank.rank}.jsonl")
-if f"{order.job}-waits" in behaviour:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+if {f"{order.job}-waits", f"{order.job}-hangs"} & {*behaviour}:
+    leave = (lambda *_: sys.exit(75)) if f"{order.job}-waits" in behaviour else signal.SIG_IGN
+    signal.signal(signal.SIGTERM, leave)
     events.write("stage", name="waiting")
     time.sleep(1000)
 if f"{order.job}-fails" in behaviour:
@@ -124,8 +125,15 @@ def test_a_stopped_run_ends_after_the_job_it_is_in(job: str, number: signal.Sign
             waiting.clear()
 
     outcome = Agent(plan, stop_when_all_wait).run()
-    assert (outcome.exit_code, outcome.failure) == (code, None)
+    assert (outcome.exit_code, outcome.failure, outcome.stopped) == (code, None, "stopped")
     assert not plan.run_dir.report.exists()
+
+
+def test_a_run_stopped_by_force_says_so(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, "train-hangs")
+    outcome = Agent(plan, lambda event: os.kill(os.getpid(), signal.SIGTERM) if event.kind == "stage" else None).run()
+    assert (outcome.exit_code, outcome.failure) == (143, None)
+    assert outcome.stopped == "stopped at once; this step was not saved"
 
 
 def test_two_runs_never_share_an_output_dir(tmp_path: Path) -> None:

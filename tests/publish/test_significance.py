@@ -59,6 +59,8 @@ def test_the_same_numbers_give_the_same_interval() -> None:
 def test_a_weight_counts_an_item_that_many_times() -> None:
     found = paired_difference([0.0, 0.0], [1.0, 0.0], [3.0, 1.0])
     assert found.mean == 0.75
+    uneven = paired_difference([0.0] * 40, [1.0] + [0.0] * 39, [39.0] + [1.0] * 39)
+    assert uneven.low < uneven.mean == 0.5 < uneven.high, "the interval counts weights as the mean does"
     equal = paired_difference([0.0] * 4, [1.0, 0.0, 0.5, 0.2], [7.0] * 4)
     plain = paired_difference([0.0] * 4, [1.0, 0.0, 0.5, 0.2])
     assert (equal.mean, equal.low, equal.high) == pytest.approx((plain.mean, plain.low, plain.high))

@@ -100,6 +100,18 @@ def test_an_upload_sends_adapter_tokenizer_and_card_and_nothing_else(hub: LocalH
     assert not hub.is_private("alice/x")
 
 
+def test_an_upload_tells_nobody_where_the_base_model_lay(hub: LocalHub, tmp_path: Path) -> None:
+    finished(tmp_path)
+    here = str(tmp_path / "models" / "llama")
+    for name, key in (("adapter_config.json", "base_model_name_or_path"), ("lft.json", "base_model")):
+        (tmp_path / "out" / name).write_text(json.dumps({"r": 8, key: here}))
+    upload(hub, tmp_path, create_new=True)
+    uploaded = {name: json.loads(hub.files("alice/x")[name]) for name in ("adapter_config.json", "lft.json")}
+    assert uploaded["adapter_config.json"] == {"r": 8, "base_model_name_or_path": "llama"}
+    assert uploaded["lft.json"] == {"r": 8, "base_model": "llama"}
+    assert here in (tmp_path / "out" / "lft.json").read_text(), "the adapter here still knows"
+
+
 def test_uploading_the_same_again_changes_nothing(hub: LocalHub, tmp_path: Path) -> None:
     finished(tmp_path)
     first = upload(hub, tmp_path, create_new=True, private=True)
