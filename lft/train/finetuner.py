@@ -22,7 +22,7 @@ from lft.train.dataset import load_rows
 from lft.train.generation import generate_answers, length_batches, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
 from lft.train.memory import translating_out_of_memory
-from lft.train.model import find_device, load_base_model, load_tokenizer, resolve_model
+from lft.train.model import find_device, load_base_model, load_tokenizer, longest_sequence, resolve_model
 from lft.train.rouge import mean_scores, rouge_scores
 from lft.train.shards import tokenize_sharded
 from lft.train.tokenization import TokenCounts, TokenRules
@@ -52,11 +52,14 @@ class LLMFineTuner:
         self.token_counts: TokenCounts | None = None
         self._style: Style | None = None
         self._resolved_name: str | None = None
+        self._longest: int | None = None
 
     def load_tokenizer(self, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
         """Load the tokenizer alone, which is all that preparing data needs."""
+        options = {"revision": revision, "trust_remote_code": trust_remote_code}
         self._resolved_name = resolve_model(self.model_name, self.announce)
-        self.tokenizer = load_tokenizer(self._resolved_name, revision=revision, trust_remote_code=trust_remote_code)
+        self.tokenizer = load_tokenizer(self._resolved_name, **options)
+        self._longest = longest_sequence(self._resolved_name, **options)
 
     def load_model(
         self,
@@ -113,26 +116,37 @@ class LLMFineTuner:
         Rows are cut to `max_length` tokens and padded later, by batch. Raises DataError where nothing is left to train.
         """
         tokenizer = self._need_tokenizer("prepare_dataset")
-        row_format = recognise(dataset, text_columns)
-        self._style = choose_style(tokenizer, has_answers=row_format.answer_column is not None)
-        rules = TokenRules(row_format, self._style, max_length, loss_on)
+        rules = self.token_rules(dataset, text_columns, max_length, loss_on)
         tokens, counts = tokenize_sharded(
             dataset, tokenizer, rules, cache=cache_folder(), rank=self.rank, announce=self.announce
         )
         if counts.trained == 0:
             raise DataError(
-                f"none of the {counts.rows} rows has a token to train on within max_length {max_length}",
+                f"none of the {counts.rows} rows has a token to train on within max_length {rules.max_length}",
                 next_step="look for empty rows, or raise max_length",
             )
-        trained = "the answer" if row_format.answer_column and loss_on == "completion" else "all of it"
-        self.announce(f"columns    {row_format.describe()}, as {describe_style(self._style)}; trained: {trained}")
+        trained = "the answer" if rules.format.answer_column and loss_on == "completion" else "all of it"
+        self.announce(f"columns    {rules.format.describe()}, as {describe_style(rules.style)}; trained: {trained}")
         self.announce(
             f"data       {counts.kept:,} rows of {counts.tokens_per_row:.0f} tokens, "
-            f"{counts.trained / counts.tokens:.0%} of them trained; {counts.cut:,} rows cut at {max_length} tokens, "
+            f"{counts.trained / counts.tokens:.0%} of them trained; {counts.cut:,} rows cut at {rules.max_length} tokens, "
             f"{counts.dropped:,} without text or answer dropped"
         )
         self.token_counts = counts
-        return tokens, row_format.columns
+        return tokens, rules.format.columns
+
+    def token_rules(
+        self, dataset: Dataset, text_columns: list[str] | None, max_length: int, loss_on: Literal["completion", "all"]
+    ) -> TokenRules:
+        """How rows of `dataset` become tokens; from now on prompts are written the same way. Raises DataError."""
+        tokenizer = self._need_tokenizer("prepare_dataset")
+        row_format = recognise(dataset, text_columns)
+        self._style = choose_style(tokenizer, has_answers=row_format.answer_column is not None)
+        if self._longest is not None and max_length > self._longest:
+            self.announce(
+                f"data       max_length {max_length} is more than the model's {self._longest} positions, which are used"
+            )
+        return TokenRules(row_format, self._style, min(max_length, self._longest or max_length), loss_on)
 
     def get_target_modules(self) -> list[str] | str:
         """The attention layers of the model's family, checked against its real layers, or "all-linear"."""

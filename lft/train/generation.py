@@ -35,7 +35,14 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, style: Style, prompts: Seq
 def generate_answers(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
 ) -> list[str]:
-    """Greedy answers to one batch of tokenized prompts, without the prompts and without special tokens."""
+    """Greedy answers to one batch of tokenized prompts, without the prompts and without special tokens.
+
+    A prompt that leaves no room for its answer within the model's positions loses its beginning.
+    """
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions:
+        max_new_tokens = min(max_new_tokens, positions // 2)
+        prompts = [prompt[-(positions - max_new_tokens) :] for prompt in prompts]
     encoded = tokenizer.pad({"input_ids": [list(prompt) for prompt in prompts]}, return_tensors="pt").to(model.device)
     output = model.generate(**encoded, generation_config=greedy(model, tokenizer, max_new_tokens))
     answers: list[str] = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -16,7 +16,6 @@ from lft.core.run_dir import Attempt
 from lft.core.settings import Precision
 from lft.train import benchmark as bench
 from lft.train.batches import rows_seen
-from lft.train.chat import choose_style
 from lft.train.columns import recognise
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.dataset import split_held_out
@@ -24,7 +23,6 @@ from lft.train.finetuner import LLMFineTuner
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
 from lft.train.progress import StopTogether, TellProgress
-from lft.train.tokenization import TokenRules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,10 +99,7 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     desk.enter("reading data")
     finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
     _, held_out = _rows(finetuner, desk)
-    row_format = recognise(held_out, _columns(desk))
-    assert finetuner.tokenizer is not None
-    style = choose_style(finetuner.tokenizer, has_answers=row_format.answer_column is not None)
-    rules = TokenRules(row_format, style, settings.data.max_length, settings.data.loss_on)
+    rules = finetuner.token_rules(held_out, _columns(desk), settings.data.max_length, settings.data.loss_on)
     asked = bench.questions(finetuner, held_out, rules, settings.benchmark.num_prompts)
     if not asked:
         finetuner.announce("benchmark  no held-out row has a prompt and an answer")

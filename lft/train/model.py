@@ -49,6 +49,12 @@ def load_tokenizer(resolved: str, **options: Any) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def longest_sequence(resolved: str, **options: Any) -> int | None:
+    """The most tokens the model has positions for; None where it has no such bound. Raises PreflightError."""
+    positions = getattr(_had(AutoConfig.from_pretrained, "model", resolved, **options), "max_position_embeddings", None)
+    return positions if isinstance(positions, int) and positions > 0 else None
+
+
 def load_base_model(
     resolved: str, precision: Precision | None, device: Device, rank: Rank, **options: Any
 ) -> tuple[PreTrainedModel, Precision, str]:

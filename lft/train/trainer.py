@@ -89,6 +89,8 @@ def training_arguments(
         report_to="none",
     )
     arguments.device  # noqa: B018  counts the GPUs, which the next line corrects
+    # accelerate launch may have left another one in the environment, which TrainingArguments believes
+    arguments.mixed_precision = "no" if precision == "fp32" else precision
     # a process that sees several GPUs and whose model fits one would otherwise be wrapped in DataParallel
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from local_hub import LocalHub
 
 from lft.core.hardware import Machine
 from lft.core.settings import RunSettings
 from lft.plan.launch_plan import make_plan
+from tests.local_hub import LocalHub
 
 TOKEN, READER, WRONG = "hf_alice_secret", "hf_reader_secret", "hf_wrong_secret"
 KEPT = {

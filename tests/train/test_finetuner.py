@@ -155,6 +155,20 @@ def test_a_prompt_without_reference_is_compared_with_itself_and_that_is_said(
         finetuner.benchmark(["a"], use_finetuned=True)
 
 
+def test_rows_and_prompts_longer_than_the_model_s_positions_are_cut_to_them(
+    tiny_models: TinyModels, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetuner = LLMFineTuner(str(tiny_models.gpt2), str(tmp_path))
+    finetuner.load_model()
+    text = "dog " * 400
+    tokens, _ = finetuner.prepare_dataset(Dataset.from_list([{"text": text}]))
+    assert "max_length 512 is more than the model's 256 positions" in capsys.readouterr().out
+    assert len(tokens[0]["input_ids"]) == 256
+    finetuner.setup_lora()
+    finetuner.train(tokens, num_epochs=1)
+    assert finetuner.benchmark([(text, "dog")], max_new_tokens=500).keys() == {"rouge1", "rouge2", "rougeL"}
+
+
 def test_making_a_fine_tuner_touches_no_signal_handler(tiny_models: TinyModels, tmp_path: Path) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     LLMFineTuner(str(tiny_models.gpt2), str(tmp_path)).load_model()
