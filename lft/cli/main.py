@@ -1,5 +1,6 @@
 """The command line: a group that imports a verb only when it is used, and the one place where errors become exit codes."""
 
+import difflib
 import sys
 import traceback
 from importlib import import_module
@@ -33,6 +34,16 @@ class LazyGroup(click.Group):
         command = import_module(f"lft.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest verb for one that does not exist."""
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(VERBS)}"
+            raise click.UsageError(f"there is no command {args[0]}; {hint}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without importing them."""

@@ -18,6 +18,7 @@ from lft.core.paths import input_mistakes
 from lft.core.settings import RunSettings
 
 Key = tuple[str, ...]
+DEEPEST_KEY = 3
 EXAMPLE = "lft launch --model HuggingFaceTB/SmolLM2-135M-Instruct --dataset ./data.jsonl"
 
 
@@ -95,7 +96,8 @@ def _note_places(node: yaml.Node | None, key: Key, file: str, places: dict[Key, 
             if inner in places:
                 mistakes.append(f"{place}  {'.'.join(inner)} stands twice, first at {places[inner]}")
             places[inner] = place
-            mistakes += _note_places(value, inner, file, places)
+            if len(inner) < DEEPEST_KEY:  # an alias may make a text that never ends
+                mistakes += _note_places(value, inner, file, places)
     return mistakes
 
 
@@ -133,7 +135,8 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any], places: Mapping[Ke
     given = values
     for part in key:
         given = given.get(part, {}) if isinstance(given, Mapping) else given
-    return f"{place}  {name} is {json.dumps(given, default=str, ensure_ascii=False)}; {_expectation(key)}"
+    shown = "a section" if isinstance(given, Mapping) else json.dumps(given, default=str, ensure_ascii=False)
+    return f"{place}  {name} is {shown}; {_expectation(key)}"
 
 
 def _setting_key(location: tuple[int | str, ...]) -> Key:

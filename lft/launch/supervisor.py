@@ -1,10 +1,11 @@
 """Starting ranks and watching them until all have left: none hangs for ever, none is orphaned."""
 
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -60,7 +61,9 @@ class Ranks:
 
     def kill(self) -> list[int]:
         """End those that have not left, whatever they are doing, and return every rank's exit code."""
-        self.send(signal.SIGKILL)
+        for process in self.running():
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with whatever the rank started itself
         return [process.wait() for process in self.processes]
 
     def start(self, argv: list[str], environment: dict[str, str], log: Path) -> None:

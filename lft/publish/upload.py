@@ -1,7 +1,6 @@
 """Uploading an adapter folder to the Hugging Face Hub: adapter, tokenizer and card, nothing else."""
 
 import json
-import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -45,6 +44,13 @@ def upload_adapter(
     if not (token or get_token()):
         raise UploadError("there is no Hub token on this machine", next_step=SIGN_IN)
     api = HfApi(token=token)
+    with TemporaryDirectory() as staging:
+        stage(folder, Path(staging))
+        _commit(api, Path(staging), repo_name, create_new=create_new, private=private)
+    return f"{api.endpoint}/{repo_name}"
+
+
+def _commit(api: HfApi, folder: Path, repo_name: str, *, create_new: bool, private: bool) -> None:
     try:
         if create_new:
             api.create_repo(repo_name, private=private, exist_ok=True)
@@ -53,28 +59,24 @@ def upload_adapter(
                 f"{repo_name} is public, and a private upload was asked for; nothing was uploaded",
                 next_step=f"make it private on its settings page, or choose another name than {repo_name}",
             )
-        with TemporaryDirectory() as staging:
-            stage(folder, Path(staging))
-            api.upload_folder(repo_id=repo_name, folder_path=staging, commit_message="Upload LoRA adapter")
+        api.upload_folder(repo_id=repo_name, folder_path=folder, commit_message="Upload LoRA adapter")
     except UploadError:
         raise
     except Exception as error:  # the client raises its own, httpx's and the operating system's
         message, next_step = explain(error, repo_name)
         raise UploadError(message, next_step=next_step) from None
-    return f"{api.endpoint}/{repo_name}"
 
 
 def stage(folder: Path, staging: Path) -> None:
-    """Copy what may leave the machine to `staging`; a base model's local path becomes its last part."""
-    for pattern in UPLOADED:
-        for path in folder.glob(pattern):
-            if path.is_file():
-                shutil.copyfile(path, staging / path.name)
+    """Link what may leave the machine into `staging`; a base model's local path becomes its last part."""
+    for path in {found for pattern in UPLOADED for found in folder.glob(pattern) if found.is_file()}:
+        (staging / path.name).symlink_to(path.absolute())
     for name, key in BASE_MODEL_KEYS.items():
         path = staging / name
         notes = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         base = notes.get(key)
         if base and looks_local(base):
+            path.unlink()
             path.write_text(json.dumps(notes | {key: Path(base).name}, indent=2) + "\n", encoding="utf-8")
 
 
