@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
 from lft.core.rank import Rank, cache_folder
-from lft.core.settings import Precision
+from lft.core.settings import Precision, TrainingSettings
 from lft.publish.card import write_card
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import load_adapter, save_adapter, saved_style
@@ -26,7 +26,7 @@ from lft.train.model import find_device, load_base_model, load_tokenizer, longes
 from lft.train.rouge import mean_scores, rouge_scores
 from lft.train.shards import tokenize_sharded
 from lft.train.tokenization import TokenCounts, TokenRules
-from lft.train.trainer import TrainOptions, make_trainer, training_arguments
+from lft.train.trainer import make_trainer, training_arguments
 
 Prompt = str | tuple[str, str]
 """A prompt, or a prompt and the reference its answer is compared with."""
@@ -180,19 +180,13 @@ class LLMFineTuner:
         learning_rate: float = 2e-4,
         *,
         gradient_accumulation_steps: int = 4,
-        max_steps: int | None = None,
-        lr_scheduler: Literal["linear", "cosine", "constant"] = "linear",
-        warmup_steps: int = 0,
-        weight_decay: float = 0.0,
-        max_grad_norm: float = 1.0,
-        seed: int = 42,
-        save_every: Literal["epoch"] | int = "epoch",
-        log_every: int = 10,
+        settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
         callbacks: Sequence[TrainerCallback] = (),
     ) -> None:
         """Train the adapter; checkpoints and, at the end, adapter and tokenizer are in output_dir.
 
-        `train_dataset` has a column input_ids, and may have attention_mask and labels. Raises OutOfMemoryError (a
+        `train_dataset` has a column input_ids, and may have attention_mask and labels; `settings` says the rest (seed,
+        max_steps, learning rate schedule, ...). Raises OutOfMemoryError (a
         RuntimeError) when memory runs out; KeyboardInterrupt passes through. Checkpoints are kept in both cases.
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
@@ -201,22 +195,10 @@ class LLMFineTuner:
             raise CallOrderError(
                 "train() needs tokenized rows", next_step="call prepare_dataset() and pass what it returns"
             )
-        options = TrainOptions(
-            num_epochs=num_epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            gradient_accumulation_steps=gradient_accumulation_steps,
-            max_steps=max_steps,
-            lr_scheduler=lr_scheduler,
-            warmup_steps=warmup_steps,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            seed=seed,
-            save_every=save_every,
-            log_every=log_every,
-        )
+        asked = {"num_epochs": num_epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+        settings = TrainingSettings.model_validate(settings.model_dump() | asked)
         folder = Path(self.output_dir)
-        arguments = training_arguments(options, folder, self.device, self.precision)
+        arguments = training_arguments(settings, gradient_accumulation_steps, folder, self.device, self.precision)
         trainer = make_trainer(self.peft_model, self.tokenizer, train_dataset, arguments, self.rank, callbacks)
         with translating_out_of_memory():
             trainer.train()

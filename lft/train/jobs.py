@@ -78,14 +78,7 @@ def train(desk: Desk) -> dict[str, Any]:
         training.batch_size,
         training.learning_rate,
         gradient_accumulation_steps=order.accumulation,
-        max_steps=training.max_steps,
-        lr_scheduler=training.lr_scheduler,
-        warmup_steps=training.warmup_steps,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        seed=training.seed,
-        save_every=training.save_every,
-        log_every=training.log_every,
+        settings=training,
         callbacks=[progress, stop] if desk.rank.is_main else [stop],
     )
     leave()

@@ -2,9 +2,8 @@
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
@@ -14,27 +13,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from lft.core.precision import Device
 from lft.core.rank import Rank
-from lft.core.settings import Precision
+from lft.core.settings import Precision, TrainingSettings
 from lft.train.batches import PadToLongest, RankBatchSampler
 from lft.train.loss import global_batch_loss
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """What the loop is told; names and units as in settings.TrainingSettings."""
-
-    num_epochs: int
-    batch_size: int
-    learning_rate: float
-    gradient_accumulation_steps: int
-    max_steps: int | None
-    lr_scheduler: Literal["linear", "cosine", "constant"]
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float
-    seed: int
-    save_every: Literal["epoch"] | int
-    log_every: int
 
 
 class LoraTrainer(Trainer):
@@ -60,28 +41,28 @@ class EpochLoader(DataLoader[Any]):
 
 
 def training_arguments(
-    options: TrainOptions, output_dir: Path, device: Device, precision: Precision
+    settings: TrainingSettings, accumulation: int, output_dir: Path, device: Device, precision: Precision
 ) -> TrainingArguments:
     """The Trainer's arguments: autocast in the base's half type, GradScaler for fp16, no reports to any service."""
     arguments = TrainingArguments(
         output_dir=str(output_dir),
-        num_train_epochs=options.num_epochs,
-        max_steps=options.max_steps or -1,
-        per_device_train_batch_size=options.batch_size,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        learning_rate=options.learning_rate,
-        lr_scheduler_type=options.lr_scheduler,
-        warmup_steps=options.warmup_steps,
-        weight_decay=options.weight_decay,
-        max_grad_norm=options.max_grad_norm,
-        seed=options.seed,
+        num_train_epochs=settings.num_epochs,
+        max_steps=settings.max_steps or -1,
+        per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=accumulation,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.lr_scheduler,
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        seed=settings.seed,
         fp16=precision == "fp16",
         bf16=precision == "bf16",
         use_cpu=device == "cpu",
-        logging_steps=options.log_every,
+        logging_steps=settings.log_every,
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
-        save_strategy="epoch" if options.save_every == "epoch" else "steps",
-        save_steps=500 if options.save_every == "epoch" else options.save_every,
+        save_strategy="epoch" if settings.save_every == "epoch" else "steps",
+        save_steps=500 if settings.save_every == "epoch" else settings.save_every,
         average_tokens_across_devices=True,
         dataloader_pin_memory=device == "cuda",
         remove_unused_columns=False,

@@ -310,7 +310,10 @@ def test_without_settings_the_user_learns_how_to_get_them(
 
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(["lanch"], "there is no command lanch; did you mean launch?"), (["launch", "--gpu", "4"], "Did you mean '--gpus'?")],
+    [
+        (["lanch"], "there is no command lanch; did you mean launch?"),
+        (["launch", "--gpu", "4"], "Did you mean '--gpus'?"),
+    ],
 )
 def test_a_command_line_that_click_refuses_is_a_usage_error(
     arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]

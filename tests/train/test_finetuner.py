@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from finetune_cli import LLMFineTuner, get_user_input
 from lft.core.errors import CallOrderError, LftError
+from lft.core.settings import TrainingSettings
 from tests.conftest import TinyModels, demo_lines
 
 PAIRS = [(json.loads(line)["prompt"], json.loads(line)["completion"]) for line in demo_lines(24)]
@@ -134,7 +135,7 @@ def test_bf16_training_learns_and_keeps_adapters_in_float32(
     finetuner.load_model(precision="bf16")
     tokens, _ = finetuner.prepare_dataset(finetuner.load_dataset_from_source(str(data_file)))
     finetuner.setup_lora()
-    finetuner.train(tokens, num_epochs=4, learning_rate=2e-2, log_every=1)
+    finetuner.train(tokens, num_epochs=4, learning_rate=2e-2, settings=TrainingSettings(log_every=1))
     state = json.loads((tmp_path / "out" / "checkpoint-16" / "trainer_state.json").read_text(encoding="utf-8"))
     losses = [entry["loss"] for entry in state["log_history"]]
     assert sum(losses[-4:]) < sum(losses[:4]) - 0.2
