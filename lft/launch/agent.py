@@ -91,17 +91,16 @@ class Agent:
 
         with StopSignals().listening() as stop, Ranks() as ranks:
             for rank in range(plan.topology.ranks):
-                ranks.start(plan.argv(job), plan.environment(rank), attempt.log(rank))
+                ranks.start(plan.argv(job), plan.environment(rank), attempt.log(rank), attempt.report(job, rank))
             exits = supervise(ranks, stop, plan.settings.launch.grace_seconds, pass_on_events)
-        if stop.received and any(exit_.code != DONE for exit_ in exits):
+        if stop.received and any(exit_.code != DONE or exit_.too_early for exit_ in exits):
             return self._stopped(exits, stop.received)
         failure = find_failure(exits, attempt)
         return Outcome(failure.report.exit_code, failure=failure) if failure else None
 
     def _stopped(self, exits: list[Exit], received: list[int]) -> Outcome:
         """The outcome of a stop: 130 or 75 where every rank could finish its step, else 128 + signal."""
-        saved = {exit_.code for exit_ in exits} <= {DONE, SAVED}
-        if not saved:
+        if not all(exit_.is_fine for exit_ in exits):
             return Outcome(FORCED + received[-1], stopped="stopped at once; this step was not saved")
         said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
         return Outcome(STOPPED if received[0] == signal.SIGINT else SAVED, stopped=said[0] if said else "stopped")

@@ -3,8 +3,9 @@
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +21,27 @@ GATHER_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a rank left: its exit code, or minus the signal's number; `by_us` when it was killed because of another."""
+    """How a rank left: its exit code, or minus the signal's number.
+
+    `by_us`: it was killed because of another. `too_early`: it left as if done, without having reported its job.
+    """
 
     rank: int
     code: int
     by_us: bool
+    too_early: bool = False
+
+    @property
+    def is_fine(self) -> bool:
+        """Done, or saved because it was asked to stop."""
+        return self.code in (DONE, SAVED) and not self.too_early
 
 
 class StopSignals:
-    """SIGINT and SIGTERM while the ranks run: the first asks them to save and stop, the second ends them at once."""
+    """Stop signals while the ranks run: the first asks them to save and stop, the second ends them at once.
+
+    SIGHUP counts where the output goes to the terminal that hangs up; a run whose output goes elsewhere goes on.
+    """
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -37,6 +50,8 @@ class StopSignals:
     def listening(self) -> Iterator["StopSignals"]:
         """Catch the signals, and give them back to whom they belonged."""
         before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        hang_up = self._note if sys.stdout.isatty() else signal.SIG_IGN
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
         try:
             yield self
         finally:
@@ -52,6 +67,8 @@ class Ranks:
     """The processes of one job, by rank; none outlives the `with` block."""
 
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    reports: list[Path] = field(default_factory=list)
+    """Where each rank reports its job, before it leaves."""
 
     def __enter__(self) -> "Ranks":
         return self
@@ -59,15 +76,19 @@ class Ranks:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
-    def kill(self) -> list[int]:
-        """End those that have not left, whatever they are doing, and return every rank's exit code."""
+    def kill(self) -> None:
+        """End those that have not left, whatever they are doing."""
         for process in self.running():
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # with whatever the rank started itself
-        return [process.wait() for process in self.processes]
+        for process in self.processes:
+            process.wait()
 
-    def start(self, argv: list[str], environment: dict[str, str], log: Path) -> None:
-        """Start the next rank in a session of its own, so that Ctrl-C reaches only the launcher; output goes to `log`."""
+    def start(self, argv: list[str], environment: dict[str, str], log: Path, report: Path) -> None:
+        """Start the next rank in a session of its own, so that Ctrl-C reaches only the launcher; output goes to `log`.
+
+        The rank is done when it has written `report` and left.
+        """
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
             process = subprocess.Popen(
@@ -79,6 +100,7 @@ class Ranks:
                 start_new_session=True,
             )
         self.processes.append(process)
+        self.reports.append(report)
 
     def running(self) -> list[subprocess.Popen[bytes]]:
         """Those that have not left."""
@@ -89,9 +111,13 @@ class Ranks:
         for process in self.running():
             process.send_signal(number)
 
-    def failed(self) -> bool:
-        """Whether any rank left otherwise than done or saved."""
-        return any(process.poll() not in (None, DONE, SAVED) for process in self.processes)
+    def exits(self, too_slow: Collection[subprocess.Popen[bytes]] = ()) -> list[Exit]:
+        """How those that have left did so; `too_slow` are those that had to be killed."""
+        return [
+            Exit(rank, code, by_us=process in too_slow, too_early=code == DONE and not self.reports[rank].exists())
+            for rank, process in enumerate(self.processes)
+            if (code := process.poll()) is not None
+        ]
 
 
 def supervise(ranks: Ranks, stop: StopSignals, grace_seconds: float, on_tick: Callable[[], None]) -> list[Exit]:
@@ -105,7 +131,7 @@ def supervise(ranks: Ranks, stop: StopSignals, grace_seconds: float, on_tick: Ca
     while ranks.running():
         on_tick()
         now = time.monotonic()
-        if ranks.failed() and not failed:
+        if not failed and not all(exit_.is_fine for exit_ in ranks.exits()):
             failed, kill_at = True, min(kill_at, now + GATHER_SECONDS)
         if stop.received and not asked:
             asked, kill_at = True, min(kill_at, now + grace_seconds)
@@ -114,6 +140,6 @@ def supervise(ranks: Ranks, stop: StopSignals, grace_seconds: float, on_tick: Ca
             break
         time.sleep(POLL_SECONDS)
     too_slow = ranks.running()
-    codes = ranks.kill()
+    ranks.kill()
     on_tick()
-    return [Exit(rank, code, by_us=ranks.processes[rank] in too_slow) for rank, code in enumerate(codes)]
+    return ranks.exits(too_slow)

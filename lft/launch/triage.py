@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from lft.core.errors import DONE, FORCED, SAVED
+from lft.core.errors import FORCED, TRAINING
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt
 from lft.launch.supervisor import Exit
@@ -33,7 +33,7 @@ class Failure:
 
 def find_failure(exits: list[Exit], attempt: Attempt) -> Failure | None:
     """The failure behind the exits, or None where every rank is done or saved."""
-    failed = [exit_ for exit_ in exits if exit_.code not in (DONE, SAVED)]
+    failed = [exit_ for exit_ in exits if not exit_.is_fine]
     if not failed:
         return None
     reports = [report for exit_ in failed if (report := _report_of(exit_, attempt)) is not None]
@@ -64,11 +64,13 @@ def _report_of(exit_: Exit, attempt: Attempt) -> WorkerReport | None:
         name = signal.Signals(-exit_.code).name
         hint = ", which the system sends when memory runs out" if name == "SIGKILL" else ""
         return _without_report(exit_, f"was killed by {name}{hint}")
+    if exit_.too_early:
+        return _without_report(exit_, "left with exit code 0 before its job was done")
     return _without_report(exit_, f"left with exit code {exit_.code} and no report")
 
 
 def _without_report(exit_: Exit, message: str) -> WorkerReport:
-    code = FORCED - exit_.code if exit_.code < 0 else exit_.code
+    code = FORCED - exit_.code if exit_.code < 0 else exit_.code or TRAINING
     # NCCL's watchdog aborts a rank, past any report, when another one went away
     aborted = exit_.code == -signal.SIGABRT
     return WorkerReport(ok=False, rank=exit_.rank, stage="", exit_code=code, message=message, is_victim=aborted)

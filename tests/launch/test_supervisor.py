@@ -33,6 +33,10 @@ def ready():
 def wait_for(*ranks):
     while not all((folder / f"ready-{other}").exists() for other in ranks):
         time.sleep(0.01)
+def done():
+    report = folder / "reports" / f"train-rank-{rank}.json"
+    report.parent.mkdir(exist_ok=True)
+    report.write_text("{}")
 def fail(error, code):
     from lft.core.order import WorkerReport
     from lft.core.run_dir import Attempt
@@ -71,7 +75,7 @@ def run_ranks(
     with Ranks() as ranks, StopSignals().listening() as stop:
         for rank, script in enumerate(scripts):
             argv = [sys.executable, "-c", PRELUDE + script, str(folder)]
-            ranks.start(argv, {"RANK": str(rank)}, attempt.log(rank))
+            ranks.start(argv, {"RANK": str(rank)}, attempt.log(rank), attempt.report("train", rank))
         pids = [process.pid for process in ranks.processes]
         exits = supervise(ranks, stop, grace_seconds, on_tick)
         assert gone(pids), "no rank is left even before the end of the block"
@@ -90,7 +94,7 @@ def gone(pids: list[int]) -> bool:
 
 
 def test_ranks_that_are_done_are_no_failure(tmp_path: Path) -> None:
-    ended = run_ranks(tmp_path / "attempt-0", "print('hello')", "sys.exit(75)")
+    ended = run_ranks(tmp_path / "attempt-0", "print('hello'); done()", "sys.exit(75)")
     assert ended.exits == [Exit(0, 0, by_us=False), Exit(1, 75, by_us=False)]
     assert ended.failure is None
     assert Attempt(tmp_path / "attempt-0").log(0).read_text() == "hello\n"
@@ -115,7 +119,7 @@ def test_a_rank_that_fails_ends_the_others_soon_and_is_named(
 
 
 def test_a_rank_that_fails_after_the_others_are_done_is_a_failure(tmp_path: Path) -> None:
-    ended = run_ranks(tmp_path / "attempt-0", "ready()", "wait_for(0); time.sleep(0.2); fail(OSError('disk full'), 64)")
+    ended = run_ranks(tmp_path / "attempt-0", "done(); ready()", "wait_for(0); time.sleep(0.2); fail(OSError('disk full'), 64)")
     assert ended.codes == [0, 64]
     assert ended.failure is not None
     assert ended.failure.report.message == "disk full"
@@ -194,6 +198,41 @@ def test_a_rank_that_fails_while_stopping_does_not_wait_for_the_whole_grace(
     assert ended.seconds < GATHER_SECONDS + SLACK_SECONDS
 
 
+def test_a_rank_that_leaves_as_if_done_before_it_is_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    ended = run_ranks(tmp_path / "attempt-0", FOR_EVER, "os._exit(0)")
+    assert ended.seconds < GATHER_SECONDS + SLACK_SECONDS
+    assert ended.exits == [Exit(0, -9, by_us=True), Exit(1, 0, by_us=False, too_early=True)]
+    assert ended.failure is not None
+    assert ended.failure.ranks == (1,)
+    assert ended.failure.report.message == "left with exit code 0 before its job was done"
+    assert ended.failure.report.exit_code == 64
+
+
+def test_what_a_killed_rank_had_started_is_gone_too(tmp_path: Path) -> None:
+    child = "import subprocess; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(1000)'])"
+    child += "; (folder / 'child').write_text(str(child.pid)); ready(); " + FOR_EVER
+    run_ranks(tmp_path / "attempt-0", child, "wait_for(0); os._exit(3)")
+    grandchild = int((tmp_path / "attempt-0" / "child").read_text())
+    deadline = time.monotonic() + SLACK_SECONDS
+    while not gone([grandchild]) and not is_zombie(grandchild) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert gone([grandchild]) or is_zombie(grandchild)
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether a process has ended and only waits for whoever adopted it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_hang_up_does_not_stop_a_run_whose_output_goes_to_a_file(tmp_path: Path) -> None:
+    script = "ready(); time.sleep(0.3); done()"
+    ended = run_ranks(tmp_path / "attempt-0", script, signals=(signal.SIGHUP,))
+    assert ended.exits == [Exit(0, 0, by_us=False)]
+
+
 def test_a_rank_that_floods_its_output_is_not_held_up(tmp_path: Path) -> None:
     flood = "for _ in range(64): os.write(1, b'x' * 2**18); os.write(2, b'y' * 2**18)"
     ended = run_ranks(tmp_path / "attempt-0", flood, flood)
@@ -228,7 +267,8 @@ def watch_badly(ranks: Ranks, folder: Path) -> None:
         raise OSError("disk full")
 
     for rank in range(2):
-        ranks.start([sys.executable, "-c", "import time; " + FOR_EVER], {}, folder / f"rank-{rank}.log")
+        argv = [sys.executable, "-c", "import time; " + FOR_EVER]
+        ranks.start(argv, {}, folder / f"rank-{rank}.log", folder / f"report-{rank}.json")
     supervise(ranks, StopSignals(), 1.0, on_tick)
 
 
