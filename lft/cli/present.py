@@ -12,6 +12,7 @@ from rich.table import Table
 
 from lft.core.errors import DONE, OUT_OF_MEMORY
 from lft.core.events import Event
+from lft.core.words import counted
 from lft.launch.agent import Outcome
 from lft.launch.triage import Failure
 from lft.plan.launch_plan import LaunchPlan
@@ -157,12 +158,13 @@ def _show_failure(console: Console, failure: Failure, plan: LaunchPlan) -> None:
 def _show_report(console: Console, report: dict[str, Any]) -> None:
     training, benchmark = report["training"], report["benchmark"]
     if training:
-        peak = max(training["peak_memory_bytes_by_rank"]) / 2**30
+        peaks = training["peak_memory_bytes_by_rank"]
         _line(
             console,
             f"  trained    {training['steps']} steps in {_clock(training['seconds'])}, "
-            f"{training['tokens_per_second']:,.0f} tokens/s over {_ranks(len(training['peak_memory_bytes_by_rank']))}, "
-            f"peak memory {peak:.1f} GiB a rank, {training['trainable_parameters']:,} of {training['parameters']:,} parameters",
+            f"{training['tokens_per_second']:,.0f} tokens/s over {counted(len(peaks), 'rank')}, "
+            f"peak memory {max(peaks) / 2**30:.1f} GiB a rank, "
+            f"{training['trainable_parameters']:,} of {training['parameters']:,} parameters",
         )
     if benchmark:
         console.print(_scores(benchmark))
@@ -197,10 +199,6 @@ def _samples(samples: list[dict[str, str]]) -> Table:
     for sample in samples:
         table.add_row(*(escape(sample[key]) for key in ("prompt", "reference", "base", "tuned")))
     return table
-
-
-def _ranks(count: int) -> str:
-    return f"{count} rank" + ("s" if count != 1 else "")
 
 
 def _clock(seconds: float) -> str:

@@ -19,6 +19,7 @@ from lft.core.settings import RunSettings
 
 Key = tuple[str, ...]
 DEEPEST_KEY = 3
+BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "and below"}
 EXAMPLE = "lft launch --model HuggingFaceTB/SmolLM2-135M-Instruct --dataset ./data.jsonl"
 
 
@@ -203,16 +204,7 @@ def _describe(schema: Mapping[str, Any]) -> str:
         return " or ".join(_describe(option) for option in schema["anyOf"] if option.get("type") != "null")
     if "const" in schema or "enum" in schema:
         return " or ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
-    low = schema.get("minimum", schema.get("exclusiveMinimum"))
-    high = schema.get("maximum", schema.get("exclusiveMaximum"))
-    low_text = (
-        f"above {low}" if "exclusiveMinimum" in schema and low == 0 and schema["type"] == "number" else f"from {low}"
-    )
-    if schema["type"] == "integer" and low is not None:
-        low_text = f"from {schema.get('minimum', schema.get('exclusiveMinimum', 0) + 1)}"
-    bounds = (f" {low_text}" if low is not None else "") + (
-        "" if high is None else f" to {high}" if "maximum" in schema else f" and below {high}"
-    )
+    bounds = [f"{words} {schema[bound]}" for bound, words in BOUNDS.items() if bound in schema]
     words = {
         "integer": "an integer",
         "number": "a number",
@@ -221,7 +213,7 @@ def _describe(schema: Mapping[str, Any]) -> str:
         "array": "a list of texts",
     }
     pattern = f" that matches {schema['pattern']}" if "pattern" in schema else ""
-    return words[schema["type"]] + bounds + pattern
+    return " ".join([words[schema["type"]], *bounds]) + pattern
 
 
 def _path_mistakes(values: Mapping[str, Any], places: Mapping[Key, str], where: str) -> list[str]:

@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lft.core.errors import SettingsError
 from lft.core.settings import TrainingSettings
+from lft.core.words import counted
 
 DEFAULT_ACCUMULATION = 4
 """The documented API's gradient accumulation."""
@@ -25,7 +26,7 @@ class Batch(BaseModel):
 
     def describe(self) -> str:
         """The identity, for people."""
-        ranks = "1 rank" if self.world_size == 1 else f"{self.world_size} ranks"
+        ranks = counted(self.world_size, "rank")
         return f"{self.global_batch} = {self.micro_batch} rows x {self.accumulation} accumulation x {ranks}"
 
 

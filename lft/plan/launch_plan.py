@@ -13,6 +13,7 @@ from lft.core.rank import CUDA_VISIBLE_DEVICES, Rank
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import Precision, RunSettings
 from lft.core.settings_file import to_yaml
+from lft.core.words import counted
 from lft.plan.accelerate_config import accelerate_yaml
 from lft.plan.batch import Batch, plan_batch, wanted_global_batch
 from lft.plan.topology import Topology, choose_topology
@@ -106,32 +107,6 @@ def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> Laun
         wanted, rows = wanted_global_batch(settings.training, topology.asked_ranks), batch.global_batch
         change = f"stays {rows}" if rows == wanted else f"grows from {wanted} to {rows}"
         notices = (f"{notices[0]}; the global batch {change} (accumulation {batch.accumulation})",)
-    lora, training, data = settings.lora, settings.training, settings.data
-    length = (
-        f"{training.max_steps} steps"
-        if training.max_steps
-        else f"{training.num_epochs} epoch{'s' if training.num_epochs > 1 else ''}"
-    )
-    backend = {"cpu": "gloo", "cuda": "nccl"}[topology.device]
-    threads = f"{topology.threads_per_rank} thread{'s' if topology.threads_per_rank > 1 else ''} each"
-    ranks = f"{topology.ranks} rank{'s' if topology.ranks > 1 else ''} on {topology.device}, {threads}"
-    choices = (
-        Choice(name="machine", value=machine.describe()),
-        Choice(name="ranks", value=ranks, reason=topology.reason),
-        Choice(
-            name="strategy",
-            value=strategy if strategy == "single" else f"{strategy} over {backend}",
-            reason="one rank" if strategy == "single" else "each rank holds the whole model and a share of each batch",
-        ),
-        Choice(name="precision", value=precision or "auto", reason=precision_reason),
-        Choice(name="batch", value=batch.describe(), reason=batch_reason),
-        Choice(
-            name="adapter",
-            value=f"LoRA r={lora.r} alpha={lora.lora_alpha}, {length}, learning rate {training.learning_rate:g}",
-        ),
-        Choice(name="data", value=data.source, reason=_held_out(settings)),
-        Choice(name="writes", value=str(settings.output_dir), reason="the adapter; plan, logs and report in run/"),
-    )
     return LaunchPlan(
         settings=settings,
         attempt=attempt,
@@ -139,9 +114,36 @@ def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> Laun
         topology=topology,
         batch=batch,
         precision=precision,
-        choices=choices,
+        choices=_choices(settings, machine, topology, (batch, batch_reason), (precision, precision_reason)),
         notices=notices,
     )
+
+
+def _choices(
+    settings: RunSettings,
+    machine: Machine,
+    topology: Topology,
+    batch: tuple[Batch, str],
+    precision: tuple[Precision | None, str],
+) -> tuple[Choice, ...]:
+    """The lines of the plan; `batch` and `precision` come with their reasons."""
+    lora, training = settings.lora, settings.training
+    threads = counted(topology.threads_per_rank, "thread")
+    length = counted(training.max_steps, "step") if training.max_steps else counted(training.num_epochs, "epoch")
+    several = topology.ranks > 1
+    strategy = f"ddp over {'gloo' if topology.device == 'cpu' else 'nccl'}" if several else "single"
+    adapter = f"LoRA r={lora.r} alpha={lora.lora_alpha}, {length}, learning rate {training.learning_rate:g}"
+    lines = (
+        ("machine", machine.describe(), ""),
+        ("ranks", f"{counted(topology.ranks, 'rank')} on {topology.device}, {threads} each", topology.reason),
+        ("strategy", strategy, "each rank holds the whole model and a share of each batch" if several else "one rank"),
+        ("precision", precision[0] or "auto", precision[1]),
+        ("batch", batch[0].describe(), batch[1]),
+        ("adapter", adapter, ""),
+        ("data", settings.data.source, _held_out(settings)),
+        ("writes", str(settings.output_dir), "the adapter; plan, logs and report in run/"),
+    )
+    return tuple(Choice(name=name, value=value, reason=reason) for name, value, reason in lines)
 
 
 def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) -> tuple[Precision | None, str]:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from lft.core.errors import PreflightError
 from lft.core.hardware import Machine
 from lft.core.settings import LaunchSettings
+from lft.core.words import counted
 
 MOST_AUTOMATIC_CPU_RANKS = 2
 """Two ranks of one thread are within 10 % of one rank of two, and each rank holds the whole model."""
@@ -49,7 +50,7 @@ def _on_gpus(launch: LaunchSettings, machine: Machine, wanted: int) -> Topology:
     used = 1 if launch.strategy == "single" else min(wanted, len(machine.gpus))
     notices: tuple[str, ...] = ()
     if wanted > len(machine.gpus):
-        notices = (f"{_gpus(wanted)} asked for, {len(machine.gpus)} here: running {_ranks(used)}",)
+        notices = (f"{counted(wanted, 'GPU')} asked for, {len(machine.gpus)} here: running {counted(used, 'rank')}",)
     return Topology(
         device="cuda",
         ranks=used,
@@ -71,9 +72,8 @@ def _on_cpu(launch: LaunchSettings, machine: Machine, wanted: int) -> Topology:
         reason = "one rank a core, at most two, since each holds the whole model; --cpu-procs changes it"
     notices: tuple[str, ...] = ()
     if wanted:
-        notices = (
-            f"no GPU on this machine: running {_ranks(ranks)} on the CPU instead of the {_gpus(wanted)} asked for",
-        )
+        here, there = counted(ranks, "rank"), counted(wanted, "GPU")
+        notices = (f"no GPU on this machine: running {here} on the CPU instead of the {there} asked for",)
     return Topology(
         device="cpu",
         ranks=ranks,
@@ -82,11 +82,3 @@ def _on_cpu(launch: LaunchSettings, machine: Machine, wanted: int) -> Topology:
         reason=reason,
         notices=notices,
     )
-
-
-def _gpus(count: int) -> str:
-    return f"{count} GPU" + ("s" if count != 1 else "")
-
-
-def _ranks(count: int) -> str:
-    return f"{count} rank" + ("s" if count != 1 else "")

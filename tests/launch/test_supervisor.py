@@ -119,7 +119,9 @@ def test_a_rank_that_fails_ends_the_others_soon_and_is_named(
 
 
 def test_a_rank_that_fails_after_the_others_are_done_is_a_failure(tmp_path: Path) -> None:
-    ended = run_ranks(tmp_path / "attempt-0", "done(); ready()", "wait_for(0); time.sleep(0.2); fail(OSError('disk full'), 64)")
+    ended = run_ranks(
+        tmp_path / "attempt-0", "done(); ready()", "wait_for(0); time.sleep(0.2); fail(OSError('disk full'), 64)"
+    )
     assert ended.codes == [0, 64]
     assert ended.failure is not None
     assert ended.failure.report.message == "disk full"
