@@ -6,6 +6,7 @@ import click
 
 from lft.cli.finished import finished_plan
 from lft.cli.present import RunDisplay, show_outcome
+from lft.core.errors import SettingsError
 from lft.launch.agent import Agent
 
 
@@ -18,6 +19,8 @@ def command(output_dir: Path) -> int:
     lft benchmark runs/support
     """
     plan = finished_plan(output_dir)
+    if not plan.settings.has_benchmark:
+        raise SettingsError(["the run holds out no row, or asks for no prompt (data.held_out, benchmark.num_prompts)"])
     with RunDisplay() as display:
         outcome = Agent(plan, display.observe).benchmark()
     show_outcome(outcome, plan)

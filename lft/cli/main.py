@@ -1,6 +1,8 @@
 """The command line: a group that imports a verb only when it is used, and the one place where errors become exit codes."""
 
 import difflib
+import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -8,7 +10,7 @@ from importlib import import_module
 import click
 
 from lft import __version__
-from lft.core.errors import BUG, DONE, SETTINGS, STOPPED, LftError
+from lft.core.errors import BUG, DONE, FORCED, PREFLIGHT, SETTINGS, STOPPED, LftError
 
 VERBS = {
     "launch": "Plan, start, watch and finish a run.",
@@ -84,6 +86,13 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped", err=True)
         return STOPPED
+    except BrokenPipeError:
+        # whoever read the output has left; what is still buffered must not fail once more at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FORCED + signal.SIGPIPE
+    except OSError as error:
+        click.echo(f"{error.filename or 'the system'}: {error.strerror or error}", err=True)
+        return PREFLIGHT
     except Exception:
         click.echo(traceback.format_exc(), err=True)
         click.echo("this is a bug in lft; the lines above say where", err=True)

@@ -231,3 +231,8 @@ class RunSettings(Section):
 
     output_dir: Annotated[Path, AfterValidator(_absolute), Field(validate_default=True)] = Path("finetuned_model")
     """Folder of the adapter; run/ in it holds plan, logs and report."""
+
+    @property
+    def has_benchmark(self) -> bool:
+        """Whether there are rows to compare base and tuned model on, and it is asked for."""
+        return self.data.held_out > 0 and self.benchmark.num_prompts > 0

@@ -26,7 +26,7 @@ Observer = Callable[[Event], None]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. `report` is there when it trained; `problem` is a benchmark or upload that can be done again."""
+    """How a run ended. `report` is there when it trained; `problems` are a benchmark or upload to do again."""
 
     exit_code: int
     report: Report | None = None
@@ -53,29 +53,33 @@ class Agent:
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
         with self._alone():
-            return self._finish()
+            return self._job("benchmark") or Outcome(DONE, report=self._report())
 
     def _finish(self) -> Outcome:
-        problems: list[str] = []
         settings = self.plan.settings
-        if settings.data.held_out and settings.benchmark.num_prompts:
+        problems: list[str] = []
+        if settings.has_benchmark:
             ended = self._job("benchmark")
             if ended is not None and ended.failure is None:
                 return ended
             if ended is not None and ended.failure is not None:
-                problems.append(
-                    f"benchmark failed: {ended.failure.report.message}; again: lft benchmark {settings.output_dir}"
-                )
-        trained = self._metrics("train", self.plan.run_dir.attempts())
-        report = write_report(self.plan.run_dir, settings, trained, self._metrics("benchmark", [self.attempt]))
-        write_card(settings.output_dir, settings.upload.repo_name)
-        uploaded = ""
+                reason = ended.failure.report.message
+                problems.append(f"benchmark failed: {reason}; again: lft benchmark {settings.output_dir}")
+        report, uploaded = self._report(), ""
         if settings.upload.repo_name:
             try:
                 uploaded = upload(settings)
             except UploadError as error:
                 problems.append(f"{error.message}; {error.next_step}; then: lft upload {settings.output_dir}")
         return Outcome(DONE, report=report, uploaded=uploaded, problems=tuple(problems))
+
+    def _report(self) -> Report:
+        """Write report.json and the model card from what the ranks measured."""
+        run_dir, settings = self.plan.run_dir, self.plan.settings
+        trained = self._metrics("train", run_dir.attempts())
+        report = write_report(run_dir, settings, trained, self._metrics("benchmark", [self.attempt]))
+        write_card(settings.output_dir, settings.upload.repo_name)
+        return report
 
     def _job(self, job: Job) -> Outcome | None:
         """Run one job on all ranks; None when it is done, else how the run ended."""

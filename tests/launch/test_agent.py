@@ -105,6 +105,12 @@ def test_a_benchmark_that_fails_leaves_a_finished_run_and_says_how_to_repeat_it(
     assert outcome.report["training"]["steps"] == 3
 
 
+def test_a_benchmark_asked_for_by_itself_fails_with_its_own_code_and_uploads_nothing(tmp_path: Path) -> None:
+    asked = Agent(plan_in(tmp_path, "benchmark-fails", upload={"repo_name": "me/x"}), lambda _: None).benchmark()
+    assert asked.failure is not None
+    assert (asked.exit_code, asked.failure.report.message, asked.uploaded) == (64, "no benchmark", "")
+
+
 def test_an_upload_that_fails_leaves_a_finished_run_and_says_how_to_repeat_it(tmp_path: Path) -> None:
     outcome, _ = run_until_the_end(plan_in(tmp_path, upload={"repo_name": "me/x"}))
     assert (outcome.exit_code, outcome.uploaded) == (0, "")
