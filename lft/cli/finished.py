@@ -10,20 +10,21 @@ from lft.plan.launch_plan import LaunchPlan
 
 
 def finished_plan(output_dir: Path) -> LaunchPlan:
-    """The plan of the run in `output_dir`, as its next attempt. Raises SettingsError, PreflightError."""
+    """The plan that made the adapter in `output_dir`, as its next attempt. Raises SettingsError, PreflightError."""
     run_dir = RunDir(output_dir.expanduser().absolute())
     if not run_dir.output_dir.is_dir():
         raise SettingsError([f"{output_dir} is not a folder; the output_dir of a finished run is expected"])
-    try:
-        plan = LaunchPlan.model_validate_json(run_dir.plan.read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        raise PreflightError(
-            f"{output_dir} holds no run (run/plan.json)", next_step="name the output_dir of a run"
-        ) from None
-    if not run_dir.adapter_config.exists():
+    if not run_dir.attempts():
+        raise PreflightError(f"{output_dir} holds no run", next_step="name the output_dir of a run")
+    finished = [attempt for attempt in run_dir.attempts() if attempt.report("train", 0).exists()]
+    if not finished or not run_dir.adapter_config.exists():
         raise PreflightError(
             f"the run in {output_dir} has no adapter yet", next_step=f"lft launch {run_dir.settings} finishes it"
         )
+    try:
+        plan = LaunchPlan.model_validate_json(finished[-1].plan.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise PreflightError(f"{finished[-1].plan} cannot be read: {error}") from None
     # the folder may have been moved or copied since
     settings = plan.settings.model_copy(update={"output_dir": run_dir.output_dir})
     return plan.model_copy(update={"settings": settings, "attempt": run_dir.next_attempt().number})

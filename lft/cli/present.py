@@ -23,7 +23,7 @@ METRICS = {"loss": "held-out loss", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "r
 
 def show_plan(plan: LaunchPlan) -> None:
     """One line a choice, its reason beside it."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     _line(console, f"Plan for {plan.settings.output_dir}, attempt {plan.attempt}: {plan.settings.model.name}")
     for choice in plan.choices:
         reason = f"   [dim]{escape(choice.reason)}[/dim]" if choice.reason else ""
@@ -36,7 +36,7 @@ class RunDisplay:
     """The live progress of a run: one moving line on a terminal, plain lines anywhere else."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, emoji=False)
         self._progress = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
@@ -110,7 +110,7 @@ class RunDisplay:
 
 def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
     """The last lines: what happened, where, why, and what to type next."""
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False)
     output_dir = plan.settings.output_dir
     if outcome.failure is not None:
         _show_failure(console, outcome.failure, plan)

@@ -8,7 +8,6 @@ from lft.cli.finished import finished_plan
 from lft.core.errors import SettingsError
 from lft.core.settings import UploadSettings
 from lft.launch.agent import upload
-from lft.publish.card import write_card
 
 
 @click.command("upload")
@@ -28,5 +27,4 @@ def command(output_dir: Path, repo_name: str | None, create_new: bool, private: 
     if name is None:
         raise SettingsError(["no repository is named"], next_step=f"lft upload {output_dir} --repo-name USER/NAME")
     wish = UploadSettings(repo_name=name, create_new=create_new or wish.create_new, private=private or wish.private)
-    write_card(settings.output_dir, name)
     click.echo(f"uploaded   {upload(settings.model_copy(update={'upload': wish}))}")

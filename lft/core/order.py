@@ -11,6 +11,11 @@ from lft.core.files import write_text
 from lft.core.settings import Precision, RunSettings
 
 Job = Literal["train", "benchmark"]
+STOPPED_EARLY: dict[Job, str] = {
+    "train": "stopped before training; nothing was lost",
+    "benchmark": "stopped before all was answered; the adapter is saved",
+}
+"""What a stop means before there is anything of the job to save."""
 
 
 class WorkerOrder(BaseModel):

@@ -75,7 +75,9 @@ def input_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if problem:
             yield "data.source", problem
     output_dir = values.get("output_dir", "finetuned_model")
-    if isinstance(output_dir, str):
+    if output_dir == "":
+        yield "output_dir", "is empty; a folder is expected"
+    elif isinstance(output_dir, str):
         problem = unwritable(expanded(output_dir).absolute())
         if problem:
             yield "output_dir", problem

@@ -1,6 +1,6 @@
 """Which number type the frozen base model is kept in: one rule for library and launcher."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from lft.core.errors import PreflightError
 from lft.core.settings import Precision
@@ -17,6 +17,8 @@ def choose_precision(
     Raises PreflightError for fp16 on a CPU (0.2 to 2 GFLOP/s a core where float32 reaches 92) and for bf16 on a GPU
     without it.
     """
+    if asked is not None and asked not in get_args(Precision):
+        raise PreflightError(f"precision is {asked}; {', '.join(get_args(Precision))} are known")
     if asked == "fp16" and device == "cpu":
         raise PreflightError(
             "fp16 on a CPU is about a thousand times slower than float32 and is refused",

@@ -12,10 +12,11 @@ RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE = "RANK", "LOCAL_RANK", "WORLD_SI
 MASTER_ADDR, MASTER_PORT = "MASTER_ADDR", "MASTER_PORT"
 CACHE, XDG_CACHE = "LFT_CACHE", "XDG_CACHE_HOME"
 CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+LAUNCHER_PID = "LFT_LAUNCHER_PID"
 
 # What a launcher around this one may have left behind; inherited, it would make a rank believe it is another one.
 LAUNCHER_NAMES = frozenset({RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT})
-LAUNCHER_NAMES |= {"GROUP_RANK", "GROUP_WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE"}
+LAUNCHER_NAMES |= {LAUNCHER_PID, "GROUP_RANK", "GROUP_WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE"}
 LAUNCHER_PREFIXES = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "ROLE_", "PARALLELISM_CONFIG_")
 
 
@@ -53,6 +54,11 @@ class Rank:
             LOCAL_WORLD_SIZE: self.local_world_size,
         }
         return {name: str(value) for name, value in values.items()}
+
+
+def launcher_pid() -> int | None:
+    """The process that must outlive this one; None where another launcher than lft started it."""
+    return int(os.environ[LAUNCHER_PID]) if LAUNCHER_PID in os.environ else None
 
 
 def rendezvous_is_given() -> bool:

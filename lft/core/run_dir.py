@@ -20,6 +20,11 @@ class Attempt:
         return self.folder / ("order.json" if job == "train" else f"{job}-order.json")
 
     @property
+    def plan(self) -> Path:
+        """What this attempt was planned to do."""
+        return self.folder / "plan.json"
+
+    @property
     def rendezvous(self) -> Path:
         """Where rank 0 publishes its address."""
         return self.folder / "rendezvous.json"
@@ -59,7 +64,7 @@ class RunDir:
 
     @property
     def plan(self) -> Path:
-        """The plan as JSON."""
+        """The newest attempt's plan as JSON."""
         return self.run / "plan.json"
 
     @property

@@ -74,7 +74,7 @@ def _read_yaml(path: Path) -> tuple[dict[str, Any], dict[Key, str], list[str]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SettingsError([f"{path.name}:{line}  is not YAML: {error.problem}"], source=path.name) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: looks like a date, and is none
         what = " ".join(str(error).split())
         raise SettingsError([f"{path.name}  is not YAML: {what}"], source=path.name) from None
     if not isinstance(values, dict):
@@ -105,7 +105,7 @@ def _note_places(node: yaml.Node | None, key: Key, file: str, places: dict[Key, 
 def _parse_scalar(text: str) -> object:
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):  # ValueError: looks like a date, and is none
         return text
 
 

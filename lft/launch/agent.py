@@ -11,10 +11,10 @@ from filelock import FileLock, Timeout
 from lft.core.errors import DONE, FORCED, SAVED, STOPPED, PreflightError, UploadError
 from lft.core.events import Event, EventTail
 from lft.core.files import write_text
-from lft.core.order import Job, WorkerReport
+from lft.core.order import STOPPED_EARLY, Job, WorkerReport
 from lft.core.run_dir import Attempt
 from lft.core.settings import RunSettings
-from lft.launch.supervisor import Exit, Ranks, StopSignals, supervise
+from lft.launch.supervisor import GATHER_SECONDS, Exit, Ranks, StopSignals, supervise
 from lft.launch.triage import Failure, find_failure
 from lft.plan.launch_plan import LaunchPlan
 from lft.publish.card import write_card
@@ -88,26 +88,36 @@ class Agent:
         precision = trained[0]["precision"] if trained else None
         plan.order(job, precision).save(attempt.order(job))
         tail = EventTail(plan.run_dir.events)
+        stages: set[str] = set()
 
         def pass_on_events() -> None:
             for event in tail.new_events():
+                if event.kind == "stage":
+                    stages.add(event.data["name"])
                 self.observe(event)
+
+        def grace_seconds() -> float:
+            # before they train the ranks have nothing to save, and may be waiting for one that has left already
+            is_working = stages & {"training", "answering"}
+            return plan.settings.launch.grace_seconds if is_working else GATHER_SECONDS
 
         with StopSignals().listening() as stop, Ranks() as ranks:
             for rank in range(plan.topology.ranks):
                 ranks.start(plan.argv(job), plan.environment(rank), attempt.log(rank), attempt.report(job, rank))
-            exits = supervise(ranks, stop, plan.settings.launch.grace_seconds, pass_on_events)
-        if stop.received and any(exit_.code != DONE or exit_.too_early for exit_ in exits):
-            return self._stopped(exits, stop.received)
+            exits = supervise(ranks, stop, grace_seconds, pass_on_events)
+        is_done = all(exit_.code == DONE and not exit_.too_early for exit_ in exits)
+        if stop.received and (job == "train" or not is_done):
+            words = "stopped after training; the adapter is saved" if is_done else STOPPED_EARLY[job]
+            return self._stopped(exits, stop.received, words, was_working=bool(stages & {"training", "answering"}))
         failure = find_failure(exits, attempt)
         return Outcome(failure.report.exit_code, failure=failure) if failure else None
 
-    def _stopped(self, exits: list[Exit], received: list[int]) -> Outcome:
-        """The outcome of a stop: 130 or 75 where every rank could finish its step, else 128 + signal."""
-        if not all(exit_.is_fine for exit_ in exits):
+    def _stopped(self, exits: list[Exit], received: list[int], words: str, *, was_working: bool) -> Outcome:
+        """The outcome of a stop: 128 + signal where a step was lost, else 130 or 75, with what the ranks say of it."""
+        if was_working and not all(exit_.is_fine for exit_ in exits):
             return Outcome(FORCED + received[-1], stopped="stopped at once; this step was not saved")
         said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
-        return Outcome(STOPPED if received[0] == signal.SIGINT else SAVED, stopped=said[0] if said else "stopped")
+        return Outcome(STOPPED if received[0] == signal.SIGINT else SAVED, stopped=said[0] if said else words)
 
     def _write_files(self) -> None:
         output_dir = self.plan.settings.output_dir

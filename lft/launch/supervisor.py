@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from lft.core.errors import DONE, SAVED
-from lft.core.rank import clean_environment
+from lft.core.rank import LAUNCHER_PID, clean_environment
 
 POLL_SECONDS = 0.05
 GATHER_SECONDS = 5.0
@@ -93,7 +93,7 @@ class Ranks:
         with log.open("ab") as stream:
             process = subprocess.Popen(
                 argv,
-                env=clean_environment() | environment,
+                env=clean_environment() | environment | {LAUNCHER_PID: str(os.getpid())},
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
@@ -120,11 +120,13 @@ class Ranks:
         ]
 
 
-def supervise(ranks: Ranks, stop: StopSignals, grace_seconds: float, on_tick: Callable[[], None]) -> list[Exit]:
+def supervise(
+    ranks: Ranks, stop: StopSignals, grace_seconds: Callable[[], float], on_tick: Callable[[], None]
+) -> list[Exit]:
     """Wait until all ranks have left, and say how.
 
-    When one fails the others get GATHER_SECONDS; when a stop is asked for they get `grace_seconds`, or nothing after a
-    second signal. Then they are killed.
+    When one fails the others get GATHER_SECONDS; when a stop is asked for they get the `grace_seconds` of that moment, or
+    nothing after a second signal. Then they are killed.
     """
     kill_at = float("inf")
     asked = failed = False
@@ -134,7 +136,7 @@ def supervise(ranks: Ranks, stop: StopSignals, grace_seconds: float, on_tick: Ca
         if not failed and not all(exit_.is_fine for exit_ in ranks.exits()):
             failed, kill_at = True, min(kill_at, now + GATHER_SECONDS)
         if stop.received and not asked:
-            asked, kill_at = True, min(kill_at, now + grace_seconds)
+            asked, kill_at = True, min(kill_at, now + grace_seconds())
             ranks.send(signal.SIGTERM)
         if now > kill_at or len(stop.received) > 1:
             break

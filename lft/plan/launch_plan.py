@@ -90,6 +90,7 @@ class LaunchPlan(BaseModel):
         texts = {
             run.settings: to_yaml(self.settings),
             run.plan: self.model_dump_json(indent=1),
+            attempt.plan: self.model_dump_json(indent=1),
             run.run / "launch_configs" / "accelerate.yaml": accelerate_yaml(self.topology, self.precision),
             attempt.order("train"): self.order("train").model_dump_json(indent=1),
         }

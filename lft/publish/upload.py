@@ -9,6 +9,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, Repository
 
 from lft.core.errors import UploadError
 from lft.core.paths import looks_local
+from lft.publish.card import write_card
 
 UPLOADED = (
     "README.md",
@@ -33,7 +34,7 @@ SIGN_IN = "hf auth login with a token that may write, or set HF_TOKEN"
 def upload_adapter(
     folder: Path, repo_name: str, *, token: str | None = None, create_new: bool = False, private: bool = False
 ) -> str:
-    """Upload and return the address. Doing it again with the same files changes nothing.
+    """Write the card, upload, and return the address. Doing it again with the same files changes nothing.
 
     Raises UploadError with what is wrong and what to do; the token is never part of it.
     """
@@ -43,6 +44,7 @@ def upload_adapter(
         )
     if not (token or get_token()):
         raise UploadError("there is no Hub token on this machine", next_step=SIGN_IN)
+    write_card(folder, repo_name)
     api = HfApi(token=token)
     with TemporaryDirectory() as staging:
         stage(folder, Path(staging))

@@ -35,7 +35,7 @@ def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
             next_step="call setup_lora() and train() first, or name the output_dir of a run",
         )
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         raise PreflightError(f"the adapter in {folder} does not fit this model: {error}") from None
     assert isinstance(adapted, PeftModel)

@@ -81,13 +81,13 @@ def answer_share(
         temporary.write_text("".join(json.dumps(line) + "\n" for line in lines.values()), encoding="utf-8")
 
 
-def collect(paths: list[Path], tell_step: Callable[[int, int], None]) -> list[dict[str, Any]]:
+def collect(paths: list[Path], check_stop: Callable[[], None]) -> list[dict[str, Any]]:
     """All ranks' lines in the order of the questions, as soon as all files are there.
 
     A rank that fails never writes its file; its launcher notices and ends this process too.
     """
-    while (there := sum(path.exists() for path in paths)) < len(paths):
-        tell_step(there, len(paths))
+    while not all(path.exists() for path in paths):
+        check_stop()
         time.sleep(POLL_SECONDS)
     lines = [json.loads(line) for path in paths for line in path.read_text(encoding="utf-8").splitlines()]
     return sorted(lines, key=lambda line: int(line["index"]))

@@ -54,18 +54,30 @@ def recognise(rows: Dataset, columns: Sequence[str] | None) -> RowFormat:
     answer) make a prompt and an answer; anything else is combined into plain text.
     Raises DataError for a column that does not exist and for rows without text.
     """
-    missing = [name for name in columns or () if name not in rows.column_names]
+    columns = [columns] if isinstance(columns, str) else list(dict.fromkeys(columns or ()))
+    missing = [name for name in columns if name not in rows.column_names]
     if missing:
         raise DataError(f"there is no column {', '.join(missing)}; the columns are {', '.join(rows.column_names)}")
-    chosen = list(columns) if columns else text_columns(rows)
+    chosen = columns or text_columns(rows)
     if not chosen:
-        kinds = ", ".join(f"{name} ({getattr(feature, 'dtype', feature)})" for name, feature in rows.features.items())
+        kinds = ", ".join(f"{name} ({_kind(rows, name)})" for name in rows.column_names)
         raise DataError(f"no column holds text; the columns are {kinds}")
     asking = [name for want in ASKING for name in chosen if name.lower() == want]
     answering = [name for want in ANSWERING for name in chosen if name.lower() == want]
     if asking and len(answering) == 1 and len(asking) + 1 == len(chosen):
         return RowFormat(tuple(asking), answering[0])
+    unread = [name for name in rows.column_names if name.lower() in ANSWERING and name not in chosen]
+    if asking and not answering and not columns and unread:
+        raise DataError(
+            f"column {unread[0]} should answer {asking[0]}, but holds {_kind(rows, unread[0])}; text is expected",
+            next_step="make it text, or name the columns to use: text_columns",
+        )
     return RowFormat(tuple(chosen), None)
+
+
+def _kind(rows: Dataset, name: str) -> str:
+    feature = rows.features[name]
+    return str(getattr(feature, "dtype", feature))
 
 
 def _is_text(feature: object) -> bool:

@@ -11,11 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
-from lft.core.rank import Rank, cache_folder
+from lft.core.rank import Rank
 from lft.core.settings import Precision, TrainingSettings
-from lft.publish.card import write_card
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import load_adapter, save_adapter, saved_style
+from lft.train.cache import usable_cache
 from lft.train.chat import Style, choose_style, describe_style
 from lft.train.columns import recognise, text_columns
 from lft.train.dataset import load_rows
@@ -23,6 +23,7 @@ from lft.train.generation import generate_answers, length_batches, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
 from lft.train.memory import translating_out_of_memory
 from lft.train.model import find_device, load_base_model, load_tokenizer, longest_sequence, resolve_model
+from lft.train.progress import SayLoss
 from lft.train.rouge import mean_scores, rouge_scores
 from lft.train.shards import tokenize_sharded
 from lft.train.tokenization import TokenCounts, TokenRules
@@ -116,9 +117,11 @@ class LLMFineTuner:
         Rows are cut to `max_length` tokens and padded later, by batch. Raises DataError where nothing is left to train.
         """
         tokenizer = self._need_tokenizer("prepare_dataset")
+        if len(dataset) == 0:
+            raise DataError("the data set holds no rows")
         rules = self.token_rules(dataset, text_columns, max_length, loss_on)
         tokens, counts = tokenize_sharded(
-            dataset, tokenizer, rules, cache=cache_folder(), rank=self.rank, announce=self.announce
+            dataset, tokenizer, rules, cache=usable_cache(), rank=self.rank, announce=self.announce
         )
         if counts.trained == 0:
             raise DataError(
@@ -165,12 +168,14 @@ class LLMFineTuner:
         model = self._need_model("setup_lora")
         if self.peft_model is not None:
             self.model = model = self.peft_model.unload()
+            self.peft_model = None
         set_seed(seed)
         targets = target_modules if target_modules is not None else self.get_target_modules()
         options = LoraOptions(r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=targets)
         self.peft_model = apply_lora(model, options)
         trained, total = self.peft_model.get_nb_trainable_parameters()
-        say(f"trainable params: {trained:,} || all params: {total:,} || trainable%: {100 * trained / total:.4f}")
+        if self.rank.is_main:
+            say(f"trainable params: {trained:,} || all params: {total:,} || trainable%: {100 * trained / total:.4f}")
 
     def train(
         self,
@@ -191,6 +196,8 @@ class LLMFineTuner:
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")
+        if len(train_dataset) == 0:
+            raise DataError("train() needs rows, and there are none")
         if "input_ids" not in train_dataset.column_names:
             raise CallOrderError(
                 "train() needs tokenized rows", next_step="call prepare_dataset() and pass what it returns"
@@ -199,7 +206,8 @@ class LLMFineTuner:
         settings = TrainingSettings.model_validate(settings.model_dump() | asked)
         folder = Path(self.output_dir)
         arguments = training_arguments(settings, gradient_accumulation_steps, folder, self.device, self.precision)
-        trainer = make_trainer(self.peft_model, self.tokenizer, train_dataset, arguments, self.rank, callbacks)
+        told = callbacks or [SayLoss(self.announce)]
+        trainer = make_trainer(self.peft_model, self.tokenizer, train_dataset, arguments, self.rank, told)
         with translating_out_of_memory():
             trainer.train()
         if self.rank.is_main:
@@ -220,6 +228,8 @@ class LLMFineTuner:
         training; the tuned one is loaded from output_dir where this process has not trained it.
         """
         tokenizer = self._need_tokenizer("benchmark")
+        if isinstance(test_prompts, str):
+            test_prompts = [test_prompts]
         if not test_prompts:
             raise CallOrderError("benchmark() needs prompts", next_step="pass a list of texts")
         pairs = [(prompt, prompt) if isinstance(prompt, str) else (prompt[0], prompt[1]) for prompt in test_prompts]
@@ -244,9 +254,7 @@ class LLMFineTuner:
 
         Raises UploadError, without the token in it, where the Hub refuses or cannot be reached.
         """
-        folder = Path(self.output_dir)
-        write_card(folder, repo_name)
-        url = upload_adapter(folder, repo_name, token=token, create_new=create_new, private=private)
+        url = upload_adapter(Path(self.output_dir), repo_name, token=token, create_new=create_new, private=private)
         say(f"Model uploaded successfully to: {url}")
 
     @property

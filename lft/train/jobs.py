@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from lft.core.errors import StoppedError
 from lft.core.events import EventWriter
-from lft.core.order import WorkerOrder
+from lft.core.order import STOPPED_EARLY, WorkerOrder
 from lft.core.rank import Rank
 from lft.core.run_dir import Attempt
 from lft.core.settings import Precision
@@ -35,10 +35,14 @@ class Desk:
     events: EventWriter
     stop_asked: Callable[[], bool]
 
+    def check_stop(self) -> None:
+        """Raise StoppedError if a stop was asked for; the place for it is wherever nothing is half done."""
+        if self.stop_asked():
+            raise StoppedError(STOPPED_EARLY[self.order.job])
+
     def tell_step(self, step: int, total: int) -> None:
         """How far answering is; rank 0 speaks for all. Raises StoppedError if a stop was asked for."""
-        if self.stop_asked():
-            raise StoppedError("stopped while answering; the adapter is saved")
+        self.check_stop()
         if self.rank.is_main:
             self.events.write("step", step=step, total=total)
 
@@ -92,6 +96,9 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     desk.enter("reading data")
     finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
     _, held_out = _rows(finetuner, desk)
+    if len(held_out) == 0:
+        finetuner.announce("benchmark  no row was held out; data.held_out may be a number of rows")
+        return {}
     rules = finetuner.token_rules(held_out, _columns(desk), settings.data.max_length, settings.data.loss_on)
     asked = bench.questions(finetuner, held_out, rules, settings.benchmark.num_prompts)
     if not asked:
@@ -105,7 +112,7 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     if not desk.rank.is_main:
         return {}
     desk.enter("scoring")
-    lines = bench.collect([attempt.answers(rank) for rank in range(order.world_size)], desk.tell_step)
+    lines = bench.collect([attempt.answers(rank) for rank in range(order.world_size)], desk.check_stop)
     return {"benchmark": {**bench.score(asked, lines), "seconds": time.monotonic() - started}}
 
 

@@ -11,8 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from lft.core.errors import PreflightError
 from lft.core.paths import looks_local, missing_path
 from lft.core.precision import Device, choose_precision
-from lft.core.rank import Rank, cache_folder
+from lft.core.rank import Rank
 from lft.core.settings import Precision
+from lft.train.cache import usable_cache
 from lft.train.gguf import converted_folder
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -30,7 +31,7 @@ def resolve_model(name: str, announce: Callable[[str], None]) -> str:
     """
     path = Path(name).expanduser()
     if path.suffix.lower() == ".gguf" and path.is_file():
-        return str(converted_folder(path.absolute(), cache_folder(), announce))
+        return str(converted_folder(path.absolute(), usable_cache(), announce))
     if looks_local(name) and not path.exists():
         raise PreflightError(f"model {missing_path(name)}")
     return str(path) if path.exists() else name

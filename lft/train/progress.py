@@ -52,6 +52,20 @@ class TellProgress(TrainerCallback):
         self.events.write("saved", step=state.global_step)
 
 
+class SayLoss(TrainerCallback):
+    """Says the loss each time it is logged; for a caller of the library, who has no display."""
+
+    def __init__(self, announce: Callable[[str], None]) -> None:
+        self.announce = announce
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """One line: step, loss, learning rate."""
+        logs = kwargs.get("logs") or {}
+        if "loss" in logs and state.is_world_process_zero:
+            rate = f"learning rate {logs['learning_rate']:.2g}"
+            self.announce(f"train      step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  {rate}")
+
+
 class StopTogether(TrainerCallback):
     """Ends training after the same step on all ranks, with a checkpoint, once any rank has been asked to stop."""
 

@@ -6,6 +6,7 @@ stamp; CSV and Parquet with pyarrow.
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pyarrow.parquet
 
 from lft.core.errors import DataError
 from lft.core.paths import data_kind
+from lft.train.columns import COMMON_NAMES
 
 Record = dict[str, Any]
 
@@ -27,20 +29,23 @@ def read_table(path: Path, limit: int | None = None) -> pa.Table:
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.name.lower().endswith(".gz") else path.read_bytes()
-    except (OSError, EOFError, gzip.BadGzipFile) as error:
+        table = _READERS[data_kind(path)](content, path, limit)
+    except (OSError, EOFError, zlib.error, ValueError, OverflowError, RecursionError, pa.ArrowException) as error:
         raise DataError(f"{path}  cannot be read: {error}") from None
-    table = _READERS[data_kind(path)](content, path, limit)
     if table.num_rows == 0:
         raise DataError(f"{path}  holds no rows")
     return table
 
 
 def table_of(records: list[Record], path: Path) -> pa.Table:
-    """A table with every key that any record has; a missing one is null. Raises DataError for mixed types."""
+    """A table with every key that any record has; a missing one is null. Raises DataError for mixed types.
+
+    In columns that ask or answer by their name, numbers are texts.
+    """
     columns: dict[str, list[Any]] = {name: [] for record in records for name in record}
     for record in records:
         for name, values in columns.items():
-            values.append(record.get(name))
+            values.append(_as_text(record.get(name)) if name.lower() in COMMON_NAMES else record.get(name))
     arrays = {}
     for name, values in columns.items():
         try:
@@ -54,6 +59,11 @@ def table_of(records: list[Record], path: Path) -> pa.Table:
             first = ", ".join(f"{kind} in row {row}" for kind, row in sorted(kinds.items(), key=lambda item: item[1]))
             raise DataError(f'{path}  column "{name}" mixes types: {first}; one type is expected') from None
     return pa.table(arrays)
+
+
+def _as_text(value: Any) -> Any:
+    """A number where text belongs (`"answer": 4`) as it was written; anything else unchanged."""
+    return json.dumps(value) if isinstance(value, int | float) else value
 
 
 def _decoded(content: bytes, path: Path) -> str:
@@ -75,6 +85,8 @@ def _read_jsonl(content: bytes, path: Path, limit: int | None) -> pa.Table:
             value = json.loads(line)
         except json.JSONDecodeError as error:
             raise DataError(f"{path}:{number}  is not JSON: {error.msg} at column {error.colno}") from None
+        except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 5,000 deep
+            raise DataError(f"{path}:{number}  cannot be read: {error}") from None
         if not isinstance(value, dict):
             raise DataError(f"{path}:{number}  is a JSON {_json_kind(value)}; an object with columns is expected")
         records.append(value)
@@ -133,7 +145,7 @@ def _read_csv(content: bytes, path: Path, _limit: int | None) -> pa.Table:
     try:
         table = _parse_csv(text, {})
         # a date or a yes in a text stays the text it is: only numbers may be guessed
-        guessed = {field.name: pa.string() for field in table.schema if not _is_plain(field.type)}
+        guessed = {field.name: pa.string() for field in table.schema if not _may_be_guessed(field)}
         table = _parse_csv(text, guessed) if guessed else table
     except pa.ArrowInvalid as error:
         raise DataError(f"{path}  is not CSV: {error}") from None
@@ -152,8 +164,10 @@ def _parse_csv(text: str, types: dict[str, pa.DataType]) -> pa.Table:
     )
 
 
-def _is_plain(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_string(kind))
+def _may_be_guessed(column: pa.Field) -> bool:
+    """Numbers may, but not in a column that asks or answers: 00420 is no 420."""
+    is_number = pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return bool(pa.types.is_string(column.type) or (is_number and column.name.lower() not in COMMON_NAMES))
 
 
 def _read_parquet(content: bytes, path: Path, _limit: int | None) -> pa.Table:

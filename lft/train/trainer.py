@@ -51,7 +51,8 @@ def training_arguments(
         per_device_train_batch_size=settings.batch_size,
         gradient_accumulation_steps=accumulation,
         learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler,
+        # transformers' "constant" would leave the warm-up out
+        lr_scheduler_type="constant_with_warmup" if settings.lr_scheduler == "constant" else settings.lr_scheduler,
         warmup_steps=settings.warmup_steps,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,

@@ -8,14 +8,15 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lft.core.errors import DONE, SETTINGS, RendezvousError, StoppedError
+from lft.core.errors import DONE, FORCED, SETTINGS, RendezvousError, StoppedError
 from lft.core.events import EventWriter
-from lft.core.order import WorkerOrder, WorkerReport
-from lft.core.rank import Rank, use_defaults
+from lft.core.order import STOPPED_EARLY, Job, WorkerOrder, WorkerReport
+from lft.core.rank import Rank, launcher_pid, use_defaults
 from lft.core.run_dir import Attempt, RunDir
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
     rank = Rank.from_environment()
     attempt = Attempt(order.attempt_dir)
     events = EventWriter(RunDir(order.settings.output_dir).events / f"rank-{rank.rank}.jsonl")
-    stage = _Stage(events, stop)
+    stage = _Stage(order.job, events, stop)
     try:
         if rank.world_size != order.world_size:
             raise RendezvousError(f"the order is for {order.world_size} ranks, and {rank.world_size} were started")
@@ -70,7 +71,8 @@ def main(arguments: list[str]) -> int:
     except BaseException as error:
         text = traceback.format_exc()
         report = WorkerReport.of_failure(rank.rank, stage.name, error, text)
-        report.save(attempt.failure(rank.rank))
+        with suppress(OSError):  # a full disk must not hide what happened: the text below goes to the log
+            report.save(attempt.failure(rank.rank))
         sys.stderr.write(text)
         return report.exit_code
     WorkerReport(ok=True, rank=rank.rank, stage=stage.name, metrics=metrics).save(attempt.report(order.job, rank.rank))
@@ -81,15 +83,15 @@ def main(arguments: list[str]) -> int:
 class _Stage:
     """What the rank is doing: for its failure report, for the console, and the place where a stop takes effect."""
 
-    def __init__(self, events: EventWriter, stop: StopRequest) -> None:
-        self.name, self.events, self.stop = "starting", events, stop
+    def __init__(self, job: Job, events: EventWriter, stop: StopRequest) -> None:
+        self.name, self.job, self.events, self.stop = "starting", job, events, stop
 
     def enter(self, name: str) -> None:
         """Begin a stage. Raises StoppedError if a stop was asked for."""
         self.name = name
         self.events.write("stage", name=name)
         if self.stop.asked:
-            raise StoppedError("stopped on request before training; nothing was lost")
+            raise StoppedError(STOPPED_EARLY[self.job])
 
 
 def _work(order: WorkerOrder, rank: Rank, stage: _Stage) -> dict[str, Any]:
@@ -106,6 +108,8 @@ def _die_with_parent() -> None:
     """On Linux: be killed when the launcher dies, however it dies; nothing may go on holding the devices."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if launcher_pid() not in (None, os.getppid()):  # it died before the line above
+        os._exit(FORCED + signal.SIGKILL)
 
 
 if __name__ == "__main__":

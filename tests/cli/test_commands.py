@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lft.cli.finished import finished_plan
 from lft.cli.main import run
 from lft.cli.present import RunDisplay, show_outcome
 from lft.core.events import Event
@@ -32,8 +33,9 @@ def plan_in(folder: Path) -> LaunchPlan:
 def finished_run(folder: Path) -> LaunchPlan:
     """The files of a finished run that its verbs look for."""
     plan = plan_in(folder)
-    plan.run_dir.run.mkdir(parents=True)
-    plan.run_dir.plan.write_text(plan.model_dump_json())
+    plan.attempt_dir.folder.mkdir(parents=True)
+    plan.attempt_dir.plan.write_text(plan.model_dump_json())
+    WorkerReport(ok=True, rank=0, stage="training").save(plan.attempt_dir.report("train", 0))
     plan.run_dir.adapter_config.write_text('{"r": 8}')
     return plan
 
@@ -88,7 +90,8 @@ def test_the_files_of_a_plan_are_written_only_where_the_user_says(
     (tmp_path / "run.yaml").write_text(RUN_FILE)
     assert run(["plan", "run.yaml", "--write", "there"]) == 0
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    names = {"settings.yaml", "plan.json", "launch_configs/accelerate.yaml", "attempt-0/order.json"}
+    names = {"settings.yaml", "plan.json", "launch_configs/accelerate.yaml"}
+    names |= {"attempt-0/plan.json", "attempt-0/order.json"}
     assert found == {"run.yaml"} | {f"there/run/{name}" for name in names}
     assert "python -m lft.train.worker" in capsys.readouterr().out
     assert run(["plan", "there/run/settings.yaml"]) == 0, "what was written is a run file"
@@ -115,8 +118,8 @@ def test_a_reader_that_goes_away_is_no_bug(arguments: list[str], tmp_path: Path)
     ("there", "code", "expected"),
     [
         ("nothing", 2, "nowhere is not a folder; the output_dir of a finished run is expected"),
-        ("a folder", 3, "nowhere holds no run (run/plan.json)\n  next   name the output_dir of a run"),
-        ("a damaged plan", 3, "nowhere holds no run (run/plan.json)"),
+        ("a folder", 3, "nowhere holds no run\n  next   name the output_dir of a run"),
+        ("a damaged plan", 3, "plan.json cannot be read"),
         ("no adapter", 3, "the run in nowhere has no adapter yet\n  next   lft launch"),
     ],
 )
@@ -131,13 +134,24 @@ def test_a_verb_for_finished_runs_says_what_is_missing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if there != "nothing":
-        (tmp_path / "nowhere" / "run").mkdir(parents=True)
+        (tmp_path / "nowhere").mkdir()
+    if there in ("a damaged plan", "no adapter"):
+        finished_run(tmp_path).run_dir.output_dir.rename(tmp_path / "nowhere")
     if there == "a damaged plan":
-        (tmp_path / "nowhere" / "run" / "plan.json").write_text('{"settings"')
+        (tmp_path / "nowhere" / "run" / "attempt-0" / "plan.json").write_text('{"settings"')
     if there == "no adapter":
-        (tmp_path / "nowhere" / "run" / "plan.json").write_text(plan_in(tmp_path).model_dump_json())
+        (tmp_path / "nowhere" / "adapter_config.json").unlink()
     assert run([verb[0], "nowhere", *verb[1:]]) == code
     assert expected in capsys.readouterr().err
+
+
+def test_a_finished_run_s_plan_is_that_of_the_attempt_that_made_the_adapter(tmp_path: Path) -> None:
+    made = finished_run(tmp_path)
+    stopped = plan_in(tmp_path).model_copy(update={"attempt": 1, "strategy": "ddp"})
+    stopped.attempt_dir.folder.mkdir()
+    for path in (stopped.attempt_dir.plan, stopped.run_dir.plan):
+        path.write_text(stopped.model_dump_json())
+    assert finished_plan(tmp_path / "out") == made.model_copy(update={"attempt": 2})
 
 
 def test_an_upload_without_a_repository_says_how_to_name_one(

@@ -71,7 +71,7 @@ def test_any_number_of_ranks_gives_the_same_adapter_and_the_same_scores(
     # the adapter is the same to rounding only, so the scores are compared on one and the same adapter
     scores = []
     for ranks in (1, 3):
-        plan_file = tmp_path / "out 1" / "run" / "plan.json"
+        plan_file = tmp_path / "out 1" / "run" / "attempt-0" / "plan.json"
         plan = json.loads(plan_file.read_text(encoding="utf-8"))
         plan["topology"]["ranks"] = ranks
         plan_file.write_text(json.dumps(plan), encoding="utf-8")
@@ -267,6 +267,43 @@ def test_no_rank_survives_a_killed_launcher(tiny_models: TinyModels, tmp_path: P
     deadline = time.monotonic() + 10
     while ranks_of(tmp_path / "out") and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert not ranks_of(tmp_path / "out")
+
+
+@pytest.mark.parametrize("delay_seconds", [0.0, 0.05, 0.15, 0.4])
+def test_no_rank_survives_a_launcher_killed_while_it_starts(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path, delay_seconds: float
+) -> None:
+    changes = {"training": {"num_epochs": 100_000}}
+    run_file = write_run_file(tmp_path / "run.yaml", tiny_models.llama, rows_file, tmp_path / "out", **changes)
+    command = [sys.executable, "-m", "lft.cli.main", "launch", str(run_file), "--cpu-procs", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: ranks_of(tmp_path / "out"), process)
+    time.sleep(delay_seconds)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while ranks_of(tmp_path / "out") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not ranks_of(tmp_path / "out")
+
+
+def test_a_stop_before_training_does_not_wait_for_ranks_that_wait_for_one_that_left(
+    tiny_models: TinyModels, tmp_path: Path, rows_file: Path
+) -> None:
+    changes: dict[str, Any] = {"launch": {"grace_seconds": 1000}}
+    run_file = write_run_file(tmp_path / "run.yaml", tiny_models.llama, rows_file, tmp_path / "out", **changes)
+    command = [sys.executable, "-m", "lft.cli.main", "launch", str(run_file), "--cpu-procs", "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(lambda: len(ranks_of(tmp_path / "out")) == 2, process)
+    held = ranks_of(tmp_path / "out")[1]
+    os.kill(held, signal.SIGSTOP)
+    joining = "joining the other ranks"
+    wait_for(lambda: any(event.data.get("name") == joining for event in events_of(tmp_path / "out")), process)
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode == 130, output
+    assert "stopped before training; nothing was lost" in output
     assert not ranks_of(tmp_path / "out")
 
 

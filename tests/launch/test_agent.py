@@ -14,7 +14,7 @@ from filelock import FileLock
 from lft.core.errors import PreflightError
 from lft.core.events import Event
 from lft.core.hardware import Machine
-from lft.core.order import Job, WorkerOrder
+from lft.core.order import STOPPED_EARLY, Job, WorkerOrder
 from lft.core.settings import RunSettings
 from lft.launch.agent import Agent, Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -34,7 +34,7 @@ events = EventWriter(run_dir.events / f"rank-{rank.rank}.jsonl")
 if {f"{order.job}-waits", f"{order.job}-hangs"} & {*behaviour}:
     leave = (lambda *_: sys.exit(75)) if f"{order.job}-waits" in behaviour else signal.SIG_IGN
     signal.signal(signal.SIGTERM, leave)
-    events.write("stage", name="waiting")
+    events.write("stage", name={"train": "training", "benchmark": "answering"}[order.job])
     time.sleep(1000)
 if f"{order.job}-fails" in behaviour:
     error = ValueError(f"no {order.job}")
@@ -120,7 +120,7 @@ def test_an_upload_that_fails_leaves_a_finished_run_and_says_how_to_repeat_it(tm
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 @pytest.mark.parametrize("job", ["train", "benchmark"])
-def test_a_stopped_run_ends_after_the_job_it_is_in(job: str, number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_stopped_run_ends_after_the_job_it_is_in(job: Job, number: signal.Signals, code: int, tmp_path: Path) -> None:
     plan = plan_in(tmp_path, f"{job}-waits")
     waiting: set[str] = set()
 
@@ -131,8 +131,17 @@ def test_a_stopped_run_ends_after_the_job_it_is_in(job: str, number: signal.Sign
             waiting.clear()
 
     outcome = Agent(plan, stop_when_all_wait).run()
-    assert (outcome.exit_code, outcome.failure, outcome.stopped) == (code, None, "stopped")
+    assert (outcome.exit_code, outcome.failure, outcome.stopped) == (code, None, STOPPED_EARLY[job])
     assert not plan.run_dir.report.exists()
+
+
+def test_a_stop_that_comes_as_training_ends_still_stops_the_run(tmp_path: Path) -> None:
+    def stop_when_done(event: Event) -> None:
+        if event.kind == "done" and event.writer == "rank-0":
+            os.kill(os.getpid(), signal.SIGINT)
+
+    outcome = Agent(plan_in(tmp_path), stop_when_done).run()
+    assert (outcome.exit_code, outcome.stopped) == (130, "stopped after training; the adapter is saved")
 
 
 def test_a_run_stopped_by_force_says_so(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def run_ranks(
             argv = [sys.executable, "-c", PRELUDE + script, str(folder)]
             ranks.start(argv, {"RANK": str(rank)}, attempt.log(rank), attempt.report("train", rank))
         pids = [process.pid for process in ranks.processes]
-        exits = supervise(ranks, stop, grace_seconds, on_tick)
+        exits = supervise(ranks, stop, lambda: grace_seconds, on_tick)
         assert gone(pids), "no rank is left even before the end of the block"
     return Ended(exits, time.monotonic() - started, pids, find_failure(exits, attempt))
 
@@ -271,7 +271,7 @@ def watch_badly(ranks: Ranks, folder: Path) -> None:
     for rank in range(2):
         argv = [sys.executable, "-c", "import time; " + FOR_EVER]
         ranks.start(argv, {}, folder / f"rank-{rank}.log", folder / f"report-{rank}.json")
-    supervise(ranks, StopSignals(), 1.0, on_tick)
+    supervise(ranks, StopSignals(), lambda: 1.0, on_tick)
 
 
 def test_signals_belong_to_their_owner_again_afterwards() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from lft.core.hardware import Machine
+from lft.core.order import WorkerReport
+from lft.core.run_dir import Attempt
 from lft.core.settings import RunSettings
 from lft.plan.launch_plan import make_plan
 from tests.local_hub import LocalHub
@@ -198,7 +200,10 @@ def test_lft_upload_finishes_a_run_whose_upload_failed(token: str, code: int, hu
     values = {"model": {"name": "a/b"}, "data": {"source": "c/d"}, "upload": {"repo_name": "alice/x"}}
     machine = Machine(gpus=(), cpu_cores=1, memory_bytes=2**33, cpu_computes_bf16=False)
     plan = make_plan(RunSettings.model_validate(values | {"output_dir": tmp_path / "moved since"}), machine)
-    (tmp_path / "out" / "run" / "plan.json").write_text(plan.model_dump_json())
+    attempt = Attempt(tmp_path / "out" / "run" / "attempt-0")
+    attempt.folder.mkdir(parents=True, exist_ok=True)
+    attempt.plan.write_text(plan.model_dump_json())
+    WorkerReport(ok=True, rank=0, stage="training").save(attempt.report("train", 0))
     command = ["-m", "lft.cli.main", "upload", "out", "--create-new", "--private"]
     done = in_process(command, tmp_path, hub.environment(tmp_path / "home", token))
     assert done.returncode == code, done.stderr

@@ -79,5 +79,10 @@ def test_columns_are_joined_in_the_stated_template_and_empty_ones_left_out() -> 
 def test_rows_without_text_and_unknown_columns_are_refused_with_what_there_is() -> None:
     with pytest.raises(DataError, match=r"no column holds text; the columns are a \(int64\)"):
         recognise(Dataset.from_list([{"a": 1}]), None)
+    with pytest.raises(DataError, match=r"column answer should answer question, but holds int64"):
+        recognise(Dataset.from_list([{"question": "2+2", "answer": 4}]), None)
+    assert recognise(Dataset.from_list([{"question": "x", "answer": "y"}]), ["question", "question"]).columns == [
+        "question"
+    ]
     with pytest.raises(DataError, match="no column b, c; the columns are a"):
         recognise(Dataset.from_list([{"a": "x"}]), ["b", "c"])

@@ -170,6 +170,53 @@ def test_rows_and_prompts_longer_than_the_model_s_positions_are_cut_to_them(
     assert finetuner.benchmark([(text, "dog")], max_new_tokens=500).keys() == {"rouge1", "rouge2", "rougeL"}
 
 
+def test_training_says_its_loss_every_ten_steps_and_a_constant_rate_still_warms_up(
+    tiny_models: TinyModels, tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetuner, tokens = ready(tiny_models.gpt2, tmp_path, data_file)
+    settings = TrainingSettings(lr_scheduler="constant", warmup_steps=20)
+    finetuner.train(tokens, num_epochs=6, learning_rate=1e-3, settings=settings)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("train")]
+    assert len(told) == 3  # the parameters, and steps 10 and 20
+    assert "step 10/24  loss " in told[1]
+    assert told[1].endswith("learning rate 0.00045")
+    assert told[2].endswith("learning rate 0.00095")
+
+
+def test_a_failed_setup_leaves_no_broken_adapter_and_a_loaded_one_can_be_trained_on(
+    tiny_models: TinyModels, tmp_path: Path, data_file: Path
+) -> None:
+    finetuner, tokens = ready(tiny_models.gpt2, tmp_path / "out", data_file)
+    finetuner.train(tokens, num_epochs=1)
+    with pytest.raises(LftError, match="no layer nope"):
+        finetuner.setup_lora(target_modules=["nope"])
+    with pytest.raises(CallOrderError, match=r"setup_lora\(\)"):
+        finetuner.train(tokens)
+    again = LLMFineTuner(str(tiny_models.gpt2), str(tmp_path / "out"))
+    again.load_model()
+    again.benchmark(PAIRS[:2], use_finetuned=True, max_new_tokens=4)
+    before = (tmp_path / "out" / "adapter_model.safetensors").read_bytes()
+    again.train(tokens, num_epochs=1, learning_rate=1e-3)
+    assert (tmp_path / "out" / "adapter_model.safetensors").read_bytes() != before
+
+
+def test_an_upload_without_an_adapter_creates_nothing(tmp_path: Path) -> None:
+    with pytest.raises(LftError, match="holds no adapter to upload"):
+        LLMFineTuner("gpt2", str(tmp_path / "none")).upload_to_huggingface("me/x", token="hf_secret")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_one_clear_error(
+    tiny_models: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    monkeypatch.setenv("LFT_CACHE", str(tmp_path / "file" / "cache"))
+    finetuner = LLMFineTuner(str(tiny_models.gpt2), str(tmp_path))
+    finetuner.load_model()
+    with pytest.raises(LftError, match=r"cache folder .* cannot be written.*\n.*LFT_CACHE"):
+        finetuner.prepare_dataset(Dataset.from_list([{"text": "a"}]))
+
+
 def test_making_a_fine_tuner_touches_no_signal_handler(tiny_models: TinyModels, tmp_path: Path) -> None:
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     LLMFineTuner(str(tiny_models.gpt2), str(tmp_path)).load_model()

@@ -121,6 +121,33 @@ def test_a_bad_file_is_named_with_the_line_and_what_was_expected(
     assert said in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("d.jsonl", b'{"text": "\\ud800"}'),
+        ("d.jsonl", b'{"a": 18446744073709551616000}'),
+        ("d.jsonl", b'{"a": ' + b"9" * 5000 + b"}"),
+        ("d.jsonl", b'{"a": ' + b"[" * 100_000),
+        ("d.json", b"[" * 100_000),
+        ("d.txt.gz", gzip.compress(b"text " * 1000)[:40] + b"x" * 40),
+    ],
+)
+def test_whatever_a_file_holds_the_error_names_it(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=name):
+        read_table(tmp_path / name)
+
+
+def test_numbers_in_a_column_that_asks_or_answers_are_texts_as_they_were_written(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_text("question,answer,score\n2+2,4,1\nzip,00420,2\n", encoding="utf-8")
+    assert read_table(tmp_path / "d.csv").to_pylist() == [
+        {"question": "2+2", "answer": "4", "score": 1},
+        {"question": "zip", "answer": "00420", "score": 2},
+    ]
+    (tmp_path / "d.jsonl").write_text('{"answer": 4}\n{"answer": 2.50}\n{"answer": "x"}\n', encoding="utf-8")
+    assert read_table(tmp_path / "d.jsonl").to_pylist() == [{"answer": "4"}, {"answer": "2.5"}, {"answer": "x"}]
+
+
 def test_folders_and_patterns_are_all_their_files_in_order(tmp_path: Path) -> None:
     for name, word in (("b.jsonl", "2"), ("a.jsonl", "1"), ("c.txt", "3")):
         (tmp_path / name).write_text(word if name == "c.txt" else json.dumps({"text": word}), encoding="utf-8")
