@@ -62,6 +62,12 @@ def test_every_lft_command_shown_is_one_there_is(page: Path) -> None:
             assert verb in VERBS, verb
 
 
+def test_the_architecture_page_names_every_module() -> None:
+    page = text_of("docs/architecture.md")
+    modules = [path.name for path in (REPOSITORY / "lft").rglob("*.py") if path.name != "__init__.py"]
+    assert [name for name in modules if name not in page] == ["make_wordnet.py"]
+
+
 def test_the_readme_shows_every_verb() -> None:
     pages = text_of("README.md") + text_of("docs/run-file.md")
     assert all(f"lft {verb}" in pages for verb in VERBS)
