@@ -85,7 +85,8 @@ class LLMFineTuner:
                 revision=revision,
                 trust_remote_code=trust_remote_code,
             )
-        self.announce(f"model      {Path(self.model_name).name}, {self.precision} on {self.device}: {reason}")
+        why = f": {reason}" if precision is None else ""
+        self.announce(f"model      {Path(self.model_name).name}, {self.precision} on {self.device}{why}")
 
     def load_dataset_from_source(
         self,
