@@ -230,7 +230,8 @@ def python(code: str, *arguments: object) -> "subprocess.Popen[str]":
 
 
 TRAIN = """
-    import sys
+    import signal, sys
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # started in a shell's background, Python would ignore it
     from finetune_cli import LLMFineTuner
     finetuner = LLMFineTuner(sys.argv[1], sys.argv[2])
     finetuner.load_model()
