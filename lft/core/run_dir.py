@@ -91,8 +91,3 @@ class RunDir:
         """The attempt a new launch makes; its folder does not exist yet."""
         earlier = self.attempts()
         return Attempt(self.run / f"attempt-{earlier[-1].number + 1 if earlier else 0}")
-
-    def checkpoints(self) -> list[Path]:
-        """Checkpoint folders, the earliest step first."""
-        found = [path for path in self.output_dir.glob("checkpoint-*") if path.name[11:].isdigit()]
-        return sorted(found, key=lambda path: int(path.name[11:]))

@@ -3,7 +3,6 @@
 import json
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from lft.core.files import write_text
@@ -29,10 +28,4 @@ def write_report(
         peaks = [rank["peak_memory_bytes"] for rank in training]
         report["training"] = {**training[0], "peak_memory_bytes_by_rank": peaks}
     write_text(run_dir.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
-    return report
-
-
-def read_report(path: Path) -> Report:
-    """Read run/report.json. Raises OSError or ValueError."""
-    report: Report = json.loads(path.read_text(encoding="utf-8"))
     return report

@@ -108,9 +108,3 @@ def test_a_new_attempt_counts_on_from_the_last_by_number(tmp_path: Path) -> None
         (run_dir.run / name).mkdir(parents=True)
     assert [attempt.number for attempt in run_dir.attempts()] == [2, 9, 10]
     assert run_dir.next_attempt().folder == tmp_path / "run" / "attempt-11"
-
-
-def test_checkpoints_are_listed_by_step(tmp_path: Path) -> None:
-    for name in ("checkpoint-90", "checkpoint-100", "checkpoint-latest"):
-        (tmp_path / name).mkdir()
-    assert [path.name for path in RunDir(tmp_path).checkpoints()] == ["checkpoint-90", "checkpoint-100"]
