@@ -17,6 +17,7 @@ DONE = 0
 SETTINGS = 2
 PREFLIGHT = 3
 TRAINING = 64
+HANG = 65
 RENDEZVOUS = 66
 OUT_OF_MEMORY = 67
 BUG = 70
@@ -29,6 +30,7 @@ EXIT_CODES: dict[int, str] = {
     SETTINGS: "usage or settings; a local path that does not exist is one",
     PREFLIGHT: "preflight: hardware, a model or a data set that cannot be had",
     TRAINING: "training raised",
+    HANG: "a rank made no progress, or two attempts made no step",
     RENDEZVOUS: "ranks did not all join",
     OUT_OF_MEMORY: "out of memory",
     BUG: "a bug in lft",

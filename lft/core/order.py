@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lft.core.errors import TRAINING
 from lft.core.files import write_text
-from lft.core.settings import Precision, RunSettings
+from lft.core.settings import Precision, RunSettings, Strategy
 
 Job = Literal["train", "benchmark"]
 STOPPED_EARLY: dict[Job, str] = {
@@ -26,12 +26,17 @@ class WorkerOrder(BaseModel):
     job: Job
     attempt_dir: Path
     settings: RunSettings
+    strategy: Strategy
     world_size: int
     device: Literal["cpu", "cuda"]
     precision: Precision | None
     """None: the worker decides, on a GPU by the checkpoint, on a CPU by measuring."""
     accumulation: int
     """Micro-batches per rank and step."""
+    deepspeed: dict[str, Any] | None = None
+    """The content of deepspeed.json, values final; for zero2 and zero3."""
+    resume_from: Path | None = None
+    """A complete checkpoint to go on from."""
 
     def save(self, path: Path) -> None:
         """Write the order as JSON."""
@@ -51,6 +56,12 @@ class WorkerReport(BaseModel):
     ok: bool
     rank: int
     stage: str
+    step: int | None = None
+    """Steps done when it was written; None outside training."""
+    node: str = ""
+    """The host's name."""
+    memory_bytes: int = 0
+    """The most memory this process has held."""
     exit_code: int = 0
     error_class: str = ""
     message: str = ""

@@ -41,6 +41,15 @@ class Attempt:
         """What a rank reports when it fails, written before any clean-up."""
         return self.folder / "failures" / f"rank-{rank}.json"
 
+    def beat(self, rank: int) -> Path:
+        """A rank's stage and step, rewritten as it goes on."""
+        return self.folder / "beats" / f"rank-{rank}.json"
+
+    @property
+    def outcome(self) -> Path:
+        """How the attempt ended; there when it has."""
+        return self.folder / "outcome.json"
+
     def answers(self, rank: int) -> Path:
         """A rank's share of the benchmark's answers, JSON lines."""
         return self.folder / "answers" / f"rank-{rank}.jsonl"
@@ -71,6 +80,11 @@ class RunDir:
     def events(self) -> Path:
         """One file per writer."""
         return self.run / "events"
+
+    @property
+    def stop_request(self) -> Path:
+        """There while its user wants the run to stop."""
+        return self.run / "stop.json"
 
     @property
     def report(self) -> Path:

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from lft.core.paths import expanded, looks_local
 
 Precision = Literal["fp32", "fp16", "bf16"]
+Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp", "device-map"]
 
 
 def _no_bool(value: object) -> object:
@@ -182,20 +183,32 @@ class UploadSettings(Section):
 class LaunchSettings(Section):
     """Where the run happens."""
 
+    nodes: Count = 1
+    """Machines of the run."""
+
     gpus: Literal["auto"] | CountOrZero = "auto"
     """GPUs per node; auto takes all that are visible, 0 none."""
 
     cpu_procs: Literal["auto"] | Count = "auto"
-    """Ranks when there is no GPU; auto takes two where there are two cores."""
+    """Ranks per node when there is no GPU; auto takes two where there are two cores."""
 
-    strategy: Literal["auto", "single", "ddp"] = "auto"
-    """How ranks share the work; auto takes single for one rank and ddp for several."""
+    strategy: Literal["auto"] | Strategy = "auto"
+    """How ranks share the work; auto takes the cheapest that fits the predicted memory."""
 
     precision: Literal["auto"] | Precision = "auto"
     """Number type of the frozen base model."""
 
     strict: bool = False
     """Make it an error, not a smaller run, when there are fewer GPUs than asked for."""
+
+    restarts: CountOrZero = 0
+    """How often the run is started again from its last checkpoint after a failure that may pass."""
+
+    hang_timeout_seconds: Literal["auto"] | Annotated[float, Field(gt=0), NoBool] = "auto"
+    """No progress of any rank for so long is a hang; auto learns it from the steps, and is generous while loading."""
+
+    join_timeout_seconds: Annotated[float, Field(gt=0), NoBool] = 600.0
+    """How long ranks wait for each other before they train."""
 
     grace_seconds: Annotated[float, Field(gt=0), NoBool] = 30.0
     """How long ranks may take to save and leave when asked to stop, before they are killed."""

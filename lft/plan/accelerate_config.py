@@ -20,7 +20,7 @@ def accelerate_yaml(topology: Topology, precision: Precision | None) -> str:
         "compute_environment": "LOCAL_MACHINE",
         "distributed_type": "MULTI_GPU" if topology.ranks > 1 else "NO",
         "mixed_precision": MIXED_PRECISION[precision],
-        "num_machines": 1,
+        "num_machines": topology.nodes,
         "num_processes": topology.ranks,
         "machine_rank": 0,
         "main_training_function": "main",

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from typing import Literal
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -11,7 +11,7 @@ from lft.core.order import Job, WorkerOrder
 from lft.core.precision import choose_precision
 from lft.core.rank import CUDA_VISIBLE_DEVICES, Rank
 from lft.core.run_dir import Attempt, RunDir
-from lft.core.settings import Precision, RunSettings
+from lft.core.settings import Precision, RunSettings, Strategy
 from lft.core.settings_file import to_yaml
 from lft.core.words import counted
 from lft.plan.accelerate_config import accelerate_yaml
@@ -36,7 +36,9 @@ class LaunchPlan(BaseModel):
 
     settings: RunSettings
     attempt: int
-    strategy: Literal["single", "ddp"]
+    resume_from: Path | None = None
+    """The checkpoint this attempt goes on from."""
+    strategy: Strategy
     topology: Topology
     batch: Batch
     precision: Precision | None
@@ -60,10 +62,12 @@ class LaunchPlan(BaseModel):
             job=job,
             attempt_dir=self.attempt_dir.folder,
             settings=self.settings,
+            strategy=self.strategy,
             world_size=self.topology.ranks,
             device=self.topology.device,
             precision=precision or self.precision,
             accumulation=self.batch.accumulation,
+            resume_from=self.resume_from,
         )
 
     def argv(self, job: Job) -> list[str]:
@@ -72,8 +76,8 @@ class LaunchPlan(BaseModel):
 
     def environment(self, rank: int) -> dict[str, str]:
         """What one rank's environment has beyond the launcher's own."""
-        world = self.topology.ranks
-        this = Rank(rank=rank, local_rank=rank, world_size=world, local_world_size=world)
+        world, local = self.topology.ranks, self.topology.ranks_per_node
+        this = Rank(rank=rank, local_rank=rank % local, world_size=world, local_world_size=local)
         # accelerate takes a RANK, even that of the only one, for a process group to be joined
         variables = this.to_environment() if world > 1 else {}
         variables["OMP_NUM_THREADS"] = str(self.topology.threads_per_rank)
@@ -102,7 +106,7 @@ def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> Laun
     topology = choose_topology(settings.launch, machine)
     batch, batch_reason = plan_batch(settings.training, topology.ranks, topology.asked_ranks)
     precision, precision_reason = plan_precision(settings, machine, topology)
-    strategy: Literal["single", "ddp"] = "ddp" if topology.ranks > 1 else "single"
+    strategy: Strategy = "ddp" if topology.ranks > 1 else "single"
     notices = topology.notices
     if notices:
         wanted, rows = wanted_global_batch(settings.training, topology.asked_ranks), batch.global_batch

@@ -14,18 +14,24 @@ MOST_AUTOMATIC_CPU_RANKS = 2
 
 
 class Topology(BaseModel):
-    """Ranks of one machine; rank i computes on GPU i of `gpus`, if there are any."""
+    """Ranks of all nodes, which are alike; local rank i computes on GPU i of `gpus`, if there are any."""
 
     model_config = ConfigDict(frozen=True)
 
     device: Literal["cpu", "cuda"]
-    ranks: int
+    nodes: int = 1
+    ranks_per_node: int
     asked_ranks: int
     """What the user asked for, which the default global batch is made from."""
     gpus: tuple[str, ...] = ()
     threads_per_rank: int
     reason: str
     notices: tuple[str, ...] = ()
+
+    @property
+    def ranks(self) -> int:
+        """The world size."""
+        return self.nodes * self.ranks_per_node
 
 
 def choose_topology(launch: LaunchSettings, machine: Machine) -> Topology:
@@ -53,8 +59,9 @@ def _on_gpus(launch: LaunchSettings, machine: Machine, wanted: int) -> Topology:
         notices = (f"{counted(wanted, 'GPU')} asked for, {len(machine.gpus)} here: running {counted(used, 'rank')}",)
     return Topology(
         device="cuda",
-        ranks=used,
-        asked_ranks=1 if launch.strategy == "single" else wanted,
+        nodes=launch.nodes,
+        ranks_per_node=used,
+        asked_ranks=1 if launch.strategy == "single" else wanted * launch.nodes,
         gpus=tuple(gpu.token for gpu in machine.gpus[:used]),
         threads_per_rank=max(1, machine.cpu_cores // used),
         reason="all visible GPUs" if launch.gpus == "auto" else "asked for",
@@ -76,8 +83,9 @@ def _on_cpu(launch: LaunchSettings, machine: Machine, wanted: int) -> Topology:
         notices = (f"no GPU on this machine: running {here} on the CPU instead of the {there} asked for",)
     return Topology(
         device="cpu",
-        ranks=ranks,
-        asked_ranks=1 if launch.strategy == "single" else wanted or ranks,
+        nodes=launch.nodes,
+        ranks_per_node=ranks,
+        asked_ranks=1 if launch.strategy == "single" else (wanted or ranks) * launch.nodes,
         threads_per_rank=max(1, machine.cpu_cores // ranks),
         reason=reason,
         notices=notices,
