@@ -1,7 +1,20 @@
 """Every path of a run. The run directory is the contract between launcher, workers and readers."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+
+MANIFEST = "manifest.json"
+"""Written last into a checkpoint: {"step": steps done, "files": {path: bytes}}."""
+
+
+def is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint has its manifest, and every file in it its size."""
+    try:
+        files: dict[str, int] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
+        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,11 @@ class Attempt:
     def beat(self, rank: int) -> Path:
         """A rank's stage and step, rewritten as it goes on."""
         return self.folder / "beats" / f"rank-{rank}.json"
+
+    @property
+    def launcher(self) -> Path:
+        """Who started the attempt: pid, host, time."""
+        return self.folder / "launcher.json"
 
     @property
     def outcome(self) -> Path:
@@ -95,6 +113,15 @@ class RunDir:
     def adapter_config(self) -> Path:
         """Exists when the final adapter does: it is moved into place with it."""
         return self.output_dir / "adapter_config.json"
+
+    def checkpoint(self, step: int) -> Path:
+        """Where the checkpoint after `step` steps is."""
+        return self.output_dir / f"checkpoint-{step}"
+
+    def complete_checkpoints(self) -> list[Path]:
+        """Checkpoints with a manifest whose files are all there in full, the newest last."""
+        found = [path for path in self.output_dir.glob("checkpoint-*") if path.name[11:].isdigit()]
+        return sorted(filter(is_complete, found), key=lambda path: int(path.name[11:]))
 
     def attempts(self) -> list[Attempt]:
         """All attempts so far, the first one first."""
