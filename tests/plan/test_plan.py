@@ -16,7 +16,8 @@ from lft.core.rank import Rank
 from lft.core.settings import LaunchSettings, RunSettings, TrainingSettings
 from lft.core.settings_file import read_settings
 from lft.plan.batch import plan_batch
-from lft.plan.launch_plan import LaunchPlan, command_line, make_plan
+from lft.plan.commands import command_line
+from lft.plan.launch_plan import LaunchPlan, make_plan
 from lft.plan.topology import choose_topology
 
 
