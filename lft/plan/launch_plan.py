@@ -162,12 +162,14 @@ def _choices(
     backend = "gloo" if topology.device == "cpu" else "nccl"
     over = f" over {backend}" if topology.ranks > 1 else ""
     nodes = f" on {counted(topology.nodes, 'node')}" if topology.nodes > 1 else ""
+    asked = settings.launch.strategy
+    instead = "" if asked in ("auto", strategy) else f", which has nobody to share with: {asked} is for several"
     configs = "accelerate.yaml" + (", deepspeed.json" if strategy in ("zero2", "zero3") else "")
     adapter = f"LoRA r={lora.r} alpha={lora.lora_alpha}, {length}, learning rate {training.learning_rate:g}"
     lines = (
         ("machine", machine.describe(), machine.limits()),
         ("ranks", f"{counted(topology.ranks, 'rank')}{nodes} on {topology.device}, {threads} each", topology.reason),
-        ("strategy", strategy + over, RANK_HOLDS[strategy]),
+        ("strategy", strategy + over, RANK_HOLDS[strategy] + instead),
         ("precision", precision[0] or "auto", precision[1]),
         ("batch", batch[0].describe(), batch[1]),
         ("adapter", adapter, ""),
