@@ -39,12 +39,16 @@ def show_commands(plan: LaunchPlan) -> None:
     """How to start the ranks by hand, each command on one line, to be copied."""
     console = Console(highlight=False, emoji=False)
     others = other_launchers(plan)
-    _line(console, f"  command    {command_line(plan)}")
+    on_nodes = " on each node" if plan.topology.nodes > 1 else ""
+    part = f"   [dim]one rank; lft starts {plan.topology.ranks_per_node}{on_nodes}[/dim]" if others else ""
+    console.print(f"  [bold]command[/bold]    {escape(command_line(plan))}{part}", soft_wrap=True)
     for command in others:
-        _line(console, f"  or         {command}")
-    if others:
-        directory = plan.settings.output_dir
-        _line(console, f"  note       these need the files of the plan: lft plan ... --write {directory}")
+        console.print(f"  [bold]or all[/bold]     {escape(command)}", soft_wrap=True)
+    numbers = "; NODE is 0 on the first node" if plan.topology.nodes > 1 else ""
+    _line(
+        console,
+        f"  note       commands need the plan's files: lft plan ... --write {plan.settings.output_dir}{numbers}",
+    )
 
 
 class RunDisplay:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE = "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"
+LOCAL_SIZE = "LOCAL_SIZE"
 MASTER_ADDR, MASTER_PORT = "MASTER_ADDR", "MASTER_PORT"
 CACHE, XDG_CACHE = "LFT_CACHE", "XDG_CACHE_HOME"
 CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -17,7 +18,7 @@ LAUNCHER_PID = "LFT_LAUNCHER_PID"
 
 # What a launcher around this one may have left behind; inherited, it would make a rank believe it is another one.
 LAUNCHER_NAMES = frozenset({RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT})
-LAUNCHER_NAMES |= {LAUNCHER_PID, "GROUP_RANK", "GROUP_WORLD_SIZE", "LOCAL_SIZE", "CROSS_RANK", "CROSS_SIZE"}
+LAUNCHER_NAMES |= {LAUNCHER_PID, "GROUP_RANK", "GROUP_WORLD_SIZE", LOCAL_SIZE, "CROSS_RANK", "CROSS_SIZE"}
 LAUNCHER_PREFIXES = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "ROLE_", "PARALLELISM_CONFIG_")
 
 
@@ -37,13 +38,16 @@ class Rank:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> "Rank":
-        """Read RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, as torchrun and lft set them."""
+        """Read RANK, LOCAL_RANK, WORLD_SIZE and LOCAL_WORLD_SIZE, as torchrun and lft set them.
+
+        The last is LOCAL_SIZE for deepspeed's launcher.
+        """
         rank, world_size = int(environment.get(RANK, 0)), int(environment.get(WORLD_SIZE, 1))
         return cls(
             rank=rank,
             local_rank=int(environment.get(LOCAL_RANK, rank)),
             world_size=world_size,
-            local_world_size=int(environment.get(LOCAL_WORLD_SIZE, world_size)),
+            local_world_size=int(environment.get(LOCAL_WORLD_SIZE, environment.get(LOCAL_SIZE, world_size))),
         )
 
     def to_environment(self) -> dict[str, str]:

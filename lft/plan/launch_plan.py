@@ -122,8 +122,11 @@ class LaunchPlan(BaseModel):
         return {str(path.relative_to(run.output_dir)): text for path, text in texts.items()}
 
 
-def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> LaunchPlan:
-    """Decide everything about a run. Raises SettingsError or PreflightError for what cannot work."""
+def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0, rows: int | None = None) -> LaunchPlan:
+    """Decide everything about a run; `rows` is about how many the data has, where that is known.
+
+    Raises SettingsError or PreflightError for what cannot work.
+    """
     topology = choose_topology(settings.launch, machine)
     batch, batch_reason = plan_batch(settings.training, topology.ranks, topology.asked_ranks)
     precision, precision_reason = plan_precision(settings, machine, topology)
@@ -142,7 +145,9 @@ def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> Laun
         topology=topology,
         batch=batch,
         precision=precision,
-        choices=_choices(settings, machine, topology, strategy, (batch, batch_reason), (precision, precision_reason)),
+        choices=_choices(
+            settings, machine, topology, strategy, (batch, batch_reason), (precision, precision_reason), rows
+        ),
         notices=notices,
     )
 
@@ -154,6 +159,7 @@ def _choices(
     strategy: Strategy,
     batch: tuple[Batch, str],
     precision: tuple[Precision | None, str],
+    rows: int | None,
 ) -> tuple[Choice, ...]:
     """The lines of the plan; `batch` and `precision` come with their reasons."""
     lora, training = settings.lora, settings.training
@@ -161,26 +167,43 @@ def _choices(
     length = counted(training.max_steps, "step") if training.max_steps else counted(training.num_epochs, "epoch")
     backend = "gloo" if topology.device == "cpu" else "nccl"
     over = f" over {backend}" if topology.ranks > 1 else ""
-    nodes = f" on {counted(topology.nodes, 'node')}" if topology.nodes > 1 else ""
+    each_node = f"{topology.nodes:,} nodes like this one: " if topology.nodes > 1 else ""
+    spread = len(topology.gpus) if topology.ranks_per_node == 1 else 0
+    devices = counted(spread, "GPU") if spread > 1 else topology.device
     asked = settings.launch.strategy
     instead = "" if asked in ("auto", strategy) else f", which has nobody to share with: {asked} is for several"
-    configs = "accelerate.yaml" + (", deepspeed.json" if strategy in ("zero2", "zero3") else "")
+    configs = "accelerate.yaml" + (" and deepspeed.json" if strategy in ("zero2", "zero3") else "")
     adapter = f"LoRA r={lora.r} alpha={lora.lora_alpha}, {length}, learning rate {training.learning_rate:g}"
     lines = (
-        ("machine", machine.describe(), machine.limits()),
-        ("ranks", f"{counted(topology.ranks, 'rank')}{nodes} on {topology.device}, {threads} each", topology.reason),
+        ("machine", each_node + machine.describe(), machine.limits()),
+        ("ranks", f"{counted(topology.ranks, 'rank')} on {devices}, {threads} each", topology.reason),
         ("strategy", strategy + over, RANK_HOLDS[strategy] + instead),
         ("precision", precision[0] or "auto", precision[1]),
         ("batch", batch[0].describe(), batch[1]),
+        *_steps(settings, batch[0], rows),
         ("adapter", adapter, ""),
         ("data", settings.data.source, _held_out(settings)),
         (
             "writes",
             str(settings.output_dir),
-            f"the adapter; plan, logs and report in run/, {configs} in run/launch_configs/",
+            f"the adapter; plan, logs and report in run/; {configs} in run/launch_configs/",
         ),
     )
     return tuple(Choice(name=name, value=value, reason=reason) for name, value, reason in lines)
+
+
+def _steps(settings: RunSettings, batch: Batch, rows: int | None) -> tuple[tuple[str, str, str], ...]:
+    """The estimated steps of the run, where they are not asked for and the rows were counted."""
+    training, held_out = settings.training, settings.data.held_out
+    if rows is None or training.max_steps is not None:
+        return ()
+    trained = max(1, round(rows * (1 - held_out) if held_out < 1 else rows - held_out))
+    steps = -(-trained // batch.global_batch) * training.num_epochs
+    epochs = counted(training.num_epochs, "epoch")
+    reason = (
+        f"{counted(rows, 'line')} of data, about {trained:,} of them trained, {epochs}; rows may be left out or cut"
+    )
+    return (("steps", f"about {steps:,}", reason),)
 
 
 def plan_strategy(asked: Literal["auto"] | Strategy, topology: Topology) -> Strategy:

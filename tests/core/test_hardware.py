@@ -20,6 +20,11 @@ def test_a_rank_knows_itself_again_from_its_environment(rank: Rank) -> None:
     ("environment", "expected", "is_main"),
     [
         ({}, Rank(), True),
+        (
+            {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_SIZE": "4"},
+            Rank(rank=5, local_rank=1, world_size=8, local_world_size=4),
+            False,
+        ),
         ({"RANK": "1", "WORLD_SIZE": "2"}, Rank(rank=1, local_rank=1, world_size=2, local_world_size=2), False),
     ],
 )

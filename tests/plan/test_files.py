@@ -12,6 +12,8 @@ import yaml
 from lft.core.allocation import SlurmAllocation
 from lft.core.order import WorkerOrder
 from lft.core.rank import Rank
+from lft.core.rows import about_rows
+from lft.core.settings import DataSettings
 from lft.core.settings_file import read_settings
 from lft.plan.batch import Batch
 from lft.plan.commands import command_line, other_launchers
@@ -163,16 +165,62 @@ def test_several_nodes_meet_at_the_first_one_as_far_as_it_is_known(node_list: st
 
 
 def test_each_launcher_that_can_start_the_ranks_has_its_command() -> None:
-    order = "/runs/x/run/attempt-0/order.json"
-    assert other_launchers(make_plan(settings(), machine(gpus=1))) == ()
-    ddp = make_plan(settings(), machine(gpus=2))
-    assert command_line(ddp) == f"python -m lft.train.worker {order}"
-    yaml_path = "/runs/x/run/launch_configs/accelerate.yaml"
-    assert other_launchers(ddp) == (
-        f"accelerate launch --config_file {yaml_path} -m lft.train.worker {order}",
-        f"torchrun --nproc-per-node 2 -m lft.train.worker {order}",
+    worker = "-m lft.train.worker /runs/x/run/attempt-0/order.json"
+    on_cpu = make_plan(settings(launch={"strategy": "zero2"}), machine())
+    assert command_line(on_cpu) == f"python {worker}"
+    assert other_launchers(on_cpu) == (
+        f"accelerate launch --config_file /runs/x/run/launch_configs/accelerate.yaml {worker}",
+        f"torchrun --nproc-per-node 2 {worker}",
+        f"deepspeed --num_gpus 2 --no_local_rank --module {worker.removeprefix('-m ')}",
     )
-    numbered = make_plan(settings(launch={"strategy": "zero2"}), machine())
-    assert other_launchers(numbered)[2] == f"deepspeed --num_gpus 2 --no_local_rank --module lft.train.worker {order}"
-    lettered = make_plan(settings(launch={"strategy": "zero2"}), machine(gpus=2))
-    assert len(other_launchers(lettered)) == 2, "deepspeed's launcher reads GPU tokens as numbers"
+    alone = make_plan(settings(launch={"gpus": 1}), machine(gpus=4))
+    assert (command_line(alone), other_launchers(alone)) == (f"CUDA_VISIBLE_DEVICES=a python {worker}", ())
+    named = make_plan(settings(launch={"strategy": "zero2"}), machine(gpus=2))
+    assert [command.split()[:2] for command in other_launchers(named)] == [
+        ["CUDA_VISIBLE_DEVICES=a,b", "accelerate"],
+        ["CUDA_VISIBLE_DEVICES=a,b", "torchrun"],
+    ], "deepspeed's launcher takes GPUs by number only"
+
+
+@pytest.mark.parametrize(
+    ("sections", "rows", "expected"),
+    [
+        ({}, 1100, "about 99"),  # 1,045 rows in 33 batches of 32, 3 epochs
+        ({"data": {"source": "a/b", "held_out": 100}}, 1100, "about 96"),
+        ({"training": {"num_epochs": 1, "global_batch_size": 8}}, 1, "about 1"),
+        ({"training": {"max_steps": 7}}, 1100, None),
+        ({}, None, None),
+    ],
+)
+def test_steps_are_estimated_where_rows_were_counted(
+    sections: dict[str, Any], rows: int | None, expected: str | None
+) -> None:
+    found = {choice.name: choice.value for choice in make_plan(settings(**sections), machine(), rows=rows).choices}
+    assert found.get("steps") == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "source", "num_samples", "expected"),
+    [
+        ({"a.jsonl": "{}\n{}\n{}"}, "a.jsonl", None, 3),
+        ({"a.jsonl": "{}\n{}\n{}\n"}, "a.jsonl", 2, 2),
+        ({"a.jsonl": "{}\n", "b.txt": "x\ny\n"}, ".", None, 3),
+        ({"a.jsonl": "{}\n", "b.csv": "x\ny\n"}, ".", None, None),
+        ({"a.jsonl.gz": "{}\n"}, "a.jsonl.gz", None, None),
+        ({"a.jsonl": "x" * (64 * 2**20 + 1)}, "a.jsonl", None, None),
+        ({}, "someone/data", None, None),
+    ],
+    ids=["last line open", "first rows", "folder", "csv", "gzipped", "large", "hub"],
+)
+def test_rows_are_counted_where_a_line_is_a_row_and_counting_is_quick(
+    files: dict[str, str],
+    source: str,
+    num_samples: int | None,
+    expected: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert about_rows(DataSettings(source=source, num_samples=num_samples)) == expected
