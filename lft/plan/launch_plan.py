@@ -1,16 +1,18 @@
 """The plan of a run: everything decided, with the reason for each choice, before any process starts. Pure."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lft.core.errors import SettingsError
 from lft.core.hardware import Machine
 from lft.core.order import Job, WorkerOrder
 from lft.core.precision import choose_precision
-from lft.core.rank import CUDA_VISIBLE_DEVICES, Rank
+from lft.core.rank import CUDA_VISIBLE_DEVICES, MASTER_ADDR, MASTER_PORT, Rank
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import Precision, RunSettings, Strategy
 from lft.core.settings_file import to_yaml
@@ -49,6 +51,10 @@ class LaunchPlan(BaseModel):
     attempt: int
     resume_from: Path | None = None
     """The checkpoint this attempt goes on from."""
+    node: int = 0
+    """The node this plan is carried out on; all nodes make the same plan but for this."""
+    meeting_point: str | None = None
+    """host:port where rank 0 listens, given by the user; None: it chooses a port and tells it through a file."""
     strategy: Strategy
     topology: Topology
     batch: Batch
@@ -67,6 +73,16 @@ class LaunchPlan(BaseModel):
         """Where this attempt is."""
         return Attempt(self.run_dir.run / f"attempt-{self.attempt}")
 
+    @property
+    def local_ranks(self) -> range:
+        """The ranks of this node."""
+        first = self.node * self.topology.ranks_per_node
+        return range(first, first + self.topology.ranks_per_node)
+
+    def world_size(self, job: Job) -> int:
+        """How many ranks do a job: node 0 benchmarks alone, since the nodes may share no folder."""
+        return self.topology.ranks if job == "train" else self.topology.ranks_per_node
+
     def order(self, job: Job, precision: Precision | None = None) -> WorkerOrder:
         """The order of all ranks for a job; `precision` where an earlier job has settled it."""
         return WorkerOrder(
@@ -74,7 +90,7 @@ class LaunchPlan(BaseModel):
             attempt_dir=self.attempt_dir.folder,
             settings=self.settings,
             strategy=self.strategy,
-            world_size=self.topology.ranks,
+            world_size=self.world_size(job),
             device=self.topology.device,
             precision=precision or self.precision,
             accumulation=self.batch.accumulation,
@@ -92,12 +108,14 @@ class LaunchPlan(BaseModel):
         """The command of every rank."""
         return [sys.executable, "-m", "lft.train.worker", str(self.attempt_dir.order(job))]
 
-    def environment(self, rank: int) -> dict[str, str]:
+    def environment(self, rank: int, job: Job = "train") -> dict[str, str]:
         """What one rank's environment has beyond the launcher's own."""
-        world, local = self.topology.ranks, self.topology.ranks_per_node
+        world, local = self.world_size(job), self.topology.ranks_per_node
         this = Rank(rank=rank, local_rank=rank % local, world_size=world, local_world_size=local)
         # accelerate takes a RANK, even that of the only one, for a process group to be joined
         variables = this.to_environment() if world > 1 else {}
+        if self.meeting_point and world > local:
+            variables[MASTER_ADDR], _, variables[MASTER_PORT] = self.meeting_point.rpartition(":")
         variables["OMP_NUM_THREADS"] = str(self.topology.threads_per_rank)
         if self.topology.device == "cpu":
             variables[CUDA_VISIBLE_DEVICES] = ""
@@ -224,6 +242,40 @@ def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) 
     if topology.device == "cuda":
         computes = all(gpu.computes_bf16 for gpu in machine.gpus if gpu.token in topology.gpus)
     return choose_precision(asked, topology.device, checkpoint_is_bf16=False, device_computes_bf16=computes)
+
+
+def on_node(plan: LaunchPlan, node: int | None, meeting_point: str | None) -> LaunchPlan:
+    """The plan as one node carries it out, without a scheduler: rank 0 listens at `meeting_point` (host:port).
+
+    Other nodes than the first keep their files in a folder of their own, since whether they share one is not known.
+    Raises SettingsError where the nodes could not find each other.
+    """
+    nodes = plan.topology.nodes
+    if nodes == 1 and node is None and meeting_point is None:
+        return plan
+    mistakes = _meeting_mistakes(plan, node, meeting_point)
+    if mistakes:
+        example = f"lft launch ... --nodes {max(nodes, 2)} --rdzv HOST-OF-NODE-0:29500 --node-rank 0   (1 on the next)"
+        raise SettingsError(mistakes, next_step=f"on each node: {example}")
+    assert node is not None
+    settings = plan.settings
+    if node > 0:
+        settings = settings.model_copy(update={"output_dir": settings.output_dir / f"node-{node}"})
+    return plan.model_copy(update={"node": node, "meeting_point": meeting_point, "settings": settings})
+
+
+def _meeting_mistakes(plan: LaunchPlan, node: int | None, meeting_point: str | None) -> list[str]:
+    nodes = plan.topology.nodes
+    mistakes = []
+    if nodes == 1:
+        mistakes.append("--rdzv, --node-rank  are for several nodes, and --nodes is 1")
+    if not re.fullmatch(r"[^\s:]+:\d{1,5}", meeting_point or "") and nodes > 1:
+        mistakes.append(f"--rdzv  is {meeting_point}; HOST:PORT of node 0 is expected, so that {nodes} nodes meet")
+    if nodes > 1 and (node is None or not 0 <= node < nodes):
+        mistakes.append(f"--node-rank  is {node}; 0 to {nodes - 1} is expected, another one on each node")
+    if plan.settings.launch.restarts and nodes > 1:
+        mistakes.append("launch.restarts  needs a scheduler that starts all nodes again; leave it out with --rdzv")
+    return mistakes
 
 
 def _held_out(settings: RunSettings) -> str:
