@@ -8,6 +8,7 @@ import click
 from lft.cli.options import plan_options, settings_from
 from lft.cli.present import RunDisplay, show_outcome, show_plan
 from lft.core.hardware import look_at_machine
+from lft.core.rows import about_rows
 from lft.core.run_dir import RunDir
 from lft.launch.agent import Agent
 from lft.plan.launch_plan import make_plan, on_node
@@ -36,7 +37,9 @@ def command(
     """
     settings = settings_from(run_file, demo, sets, flags)
     run_dir = RunDir(settings.output_dir)
-    plan = on_node(make_plan(settings, look_at_machine(), run_dir.next_attempt().number), node_rank, rdzv)
+    attempt = run_dir.next_attempt().number
+    plan = make_plan(settings, look_at_machine(), attempt, about_rows(settings.data))
+    plan = on_node(plan, node_rank, rdzv)
     show_plan(plan)
     if dry_run:
         return 0
