@@ -10,7 +10,7 @@ from lft.cli.present import RunDisplay, show_outcome, show_plan
 from lft.core.hardware import look_at_machine
 from lft.core.run_dir import RunDir
 from lft.launch.agent import Agent
-from lft.plan.launch_plan import make_plan
+from lft.plan.launch_plan import LaunchPlan, make_plan
 
 
 @click.command("launch")
@@ -27,6 +27,11 @@ def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], dry_run: b
     settings = settings_from(run_file, demo, sets, flags)
     run_dir = RunDir(settings.output_dir)
     plan = make_plan(settings, look_at_machine(), run_dir.next_attempt().number)
+    return carry_out(plan, dry_run=dry_run)
+
+
+def carry_out(plan: LaunchPlan, *, dry_run: bool) -> int:
+    """Show a plan and, but for a dry run, run it to its end; returns the exit code."""
     show_plan(plan)
     if dry_run:
         return 0
