@@ -83,8 +83,8 @@ def _report_lines(attempt: Attempt, cause: WorkerReport, ranks: Sequence[int], l
         yield f"  memory {cause.memory_bytes / 2**30:.1f} GiB, the most this rank has held"
     if cause.exit_code:
         yield f"  exit   {cause.exit_code}: {told_code(cause.exit_code)}"
-    kind = f"{cause.error_class}: " if cause.error_class else ""
-    yield textwrap.indent(f"{kind}{cause.message}", "    ")
+    if cause.message not in cause.traceback:
+        yield textwrap.indent(cause.message, "    ")
     if cause.traceback:
         yield textwrap.indent(cause.traceback.rstrip(), "    ")
     else:

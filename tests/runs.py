@@ -25,15 +25,15 @@ LAUNCHER = """
 import json, os, sys, time
 from pathlib import Path
 from filelock import FileLock
-from lft.core.run_dir import Attempt, RunDir
+from lft.core.files import write_text
+from lft.core.run_dir import RunDir
 from lft.launch.outcome import Outcome
 
 run, answer = RunDir(Path(sys.argv[1])), sys.argv[2]
 with FileLock(run.run / "lock"):
     attempt = run.attempts()[-1]
-    attempt.launcher.write_text(
-        json.dumps({"pid": os.getpid(), "host": "here", "started_ns": time.time_ns(), "node": 0})
-    )
+    who = {"pid": os.getpid(), "host": "here", "started_ns": time.time_ns() - 10**11, "node": 0}
+    write_text(attempt.launcher, json.dumps(who))
     while not run.stop_request.exists():
         if os.getppid() != int(sys.argv[3]):
             os._exit(1)
