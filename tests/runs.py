@@ -78,7 +78,7 @@ def beat(attempt: Attempt, rank: int, stage: str, step: int | None = None, age_s
 
 def fail(attempt: Attempt, rank: int, message: str, **facts: object) -> WorkerReport:
     """A rank's report of its failure."""
-    values = {"ok": False, "rank": rank, "stage": "training", "step": 4, "node": "gpu-a2", "exit_code": 64}
+    values = {"ok": False, "rank": rank, "stage": "training", "step": 3, "node": "gpu-a2", "exit_code": 64}
     report = WorkerReport.model_validate(values | {"message": message, "time_ns": time.time_ns()} | facts)
     report.save(attempt.failure(rank))
     return report

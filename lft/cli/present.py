@@ -1,5 +1,6 @@
 """From facts to what people see: the plan, the live progress, the end of a run. The only module that uses Rich."""
 
+import shlex
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -12,11 +13,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from lft.core.errors import DONE, OUT_OF_MEMORY
+from lft.core.errors import DONE, TRAINING
 from lft.core.events import Event
-from lft.core.words import clock, counted
-from lft.launch.agent import Outcome
-from lft.launch.triage import Failure
+from lft.core.words import clock, counted, ranges
+from lft.launch.outcome import Failure, Outcome
 from lft.plan.launch_plan import LaunchPlan
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
@@ -51,6 +51,8 @@ class RunDisplay:
         self._facts: dict[str, Any] = {}
         self._stage = ""
         self._stage_started = self._said = time.monotonic()
+        self._warnings: dict[str, set[int]] = {}
+        self._warned: set[str] = set()
 
     def __enter__(self) -> "RunDisplay":
         self._progress.start()
@@ -59,10 +61,11 @@ class RunDisplay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._tell_warnings()
         self._progress.stop()
 
     def observe(self, event: Event) -> None:
-        """Show one event of rank 0; other ranks only speak when they fail."""
+        """Show one event of rank 0; other ranks are heard when they warn, each warning once, and when they fail."""
         show: dict[str, Callable[[dict[str, Any]], None]] = {
             "stage": self._show_stage,
             "notice": lambda data: _line(self.console, f"  {data['line']}"),
@@ -71,8 +74,18 @@ class RunDisplay:
             "step": self._show_step,
             "saved": lambda data: _line(self.console, f"  saved      checkpoint-{data['step']}"),
         }
-        if event.writer == "rank-0" and event.kind in show:
+        if event.kind == "warning":
+            self._warnings.setdefault(event.data["line"], set()).add(int(event.writer.removeprefix("rank-")))
+        elif event.writer == "rank-0" and event.kind in show:
+            self._tell_warnings()
             show[event.kind](event.data)
+
+    def _tell_warnings(self) -> None:
+        """One line for each new warning, with the ranks that have given it so far."""
+        for line in self._warnings.keys() - self._warned:
+            ranks = self._warnings[line]
+            _line(self.console, f"  warning    {'rank' if len(ranks) == 1 else 'ranks'} {ranges(ranks)}: {line}")
+        self._warned |= self._warnings.keys()
 
     def _show_stage(self, data: dict[str, Any]) -> None:
         self._end_bar()
@@ -137,45 +150,45 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
     console = Console(highlight=False, emoji=False)
     output_dir = plan.settings.output_dir
     if outcome.failure is not None:
-        _show_failure(console, outcome.failure, plan)
-    elif outcome.stopped:
+        _show_failure(console, outcome, outcome.failure, plan)
+    elif outcome.exit_code != DONE:
         _line(console, f"  stopped    {outcome.stopped}; in {output_dir}")
-        if plan.attempt_dir.report("train", 0).exists():
-            _line(console, f"  next       lft benchmark {output_dir}")
-        else:
-            _line(
-                console, f"  next       lft launch {plan.run_dir.settings}   starts the run again from its first step"
-            )
-    elif outcome.exit_code == DONE and outcome.report is not None:
+        is_trained = plan.attempt_dir.report("train", 0).exists()
+        _line(console, f"  next       {shlex.join(['lft', 'benchmark' if is_trained else 'resume', str(output_dir)])}")
+    elif outcome.stopped:
+        _line(console, f"  done       {outcome.stopped}")
+    elif outcome.report is not None:
         _show_report(console, outcome.report)
         _line(console, f"  adapter    {output_dir}")
         _line(console, f"  report     {plan.run_dir.report}")
         if outcome.uploaded:
             _line(console, f"  uploaded   {outcome.uploaded}")
-        for problem in outcome.problems:
-            _line(console, f"  problem    {problem}")
+    for problem in outcome.problems:
+        _line(console, f"  problem    {problem}")
     if outcome.exit_code != DONE:
         _line(console, f"exit {outcome.exit_code}")
 
 
-def _show_failure(console: Console, failure: Failure, plan: LaunchPlan) -> None:
+def _show_failure(console: Console, outcome: Outcome, failure: Failure, plan: LaunchPlan) -> None:
     report, attempt = failure.report, plan.attempt_dir
     others = {0: "", 1: "; the other rank was stopped because of it"}
     rest = others.get(failure.stopped, f"; the {failure.stopped} other ranks were stopped because of it")
-    where = f", while {report.stage}" if report.stage else ""
-    if report.traceback:
+    where = f" on {report.node}" if report.node and plan.topology.nodes > 1 else ""
+    where += f" at step {report.step + 1}" if report.step is not None else ""
+    where += f", while {report.stage}" if report.stage else ""
+    if report.error_class:
         _line(console, f"  {failure.who()} failed{where}{rest}")
-        expected = report.error_class.endswith("Error") and report.exit_code != 64
+        expected = report.error_class.endswith("Error") and report.exit_code != TRAINING
         shown = report.message if expected else report.traceback.rstrip()
-        _line(console, "    " + shown.replace("\n", "\n    "))
     else:
         _line(console, f"  {failure.who()} {report.message}{where}{rest}")
-        if failure.log_tail:
-            _line(console, "    " + failure.log_tail.replace("\n", "\n    "))
-    if report.exit_code == OUT_OF_MEMORY:
-        smaller = max(1, plan.batch.micro_batch // 2)
-        same = f"--set training.batch_size={smaller} --set training.global_batch_size={plan.batch.global_batch}"
-        _line(console, f"  next       lft launch {plan.run_dir.settings} {same}")
+        shown = report.traceback or failure.log_tail
+    if shown:
+        _line(console, "    " + shown.replace("\n", "\n    "))
+    if report.is_victim and plan.topology.nodes > 1:
+        _line(console, "    it blames another rank, and none of this node's: see the other nodes' last lines")
+    if outcome.next_step:
+        _line(console, f"  next       {outcome.next_step}")
     _line(console, f"  log        {attempt.log(failure.report.rank)}")
 
 

@@ -14,7 +14,7 @@ from lft.core.hardware import look_at_machine
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
-from lft.launch.follow import RunStatus, existing_run, newest_training, read_status
+from lft.launch.follow import RunStatus, existing_run, read_status, training_attempts
 from lft.launch.resuming import resume_point
 from lft.plan.launch_plan import make_plan
 
@@ -72,8 +72,7 @@ def _settings(run_dir: RunDir, sets: tuple[str, ...], flags: dict[str, Any]) -> 
     The folder may have been moved or copied since. Raises SettingsError or PreflightError.
     """
     kept: dict[str, tuple[str, object]] = {"output_dir": ("OUTPUT_DIR", str(run_dir.output_dir))}
-    before = newest_training(run_dir)
-    if before is not None:
+    for before in training_attempts(run_dir)[:1]:
         # the default follows the ranks asked for, and these may be others now
         kept["training.global_batch_size"] = ("the run so far", read_plan(before).batch.global_batch)
     settings = read_settings(run_dir.settings, kept | given_flags(flags), sets)

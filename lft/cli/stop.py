@@ -9,7 +9,7 @@ from lft.cli.story import launcher_gone, next_step, told_attempt, typed
 from lft.core.errors import DONE, HANG, STOPPED
 from lft.core.run_dir import RunDir
 from lft.launch.follow import existing_run, read_status
-from lft.launch.stopping import StopRequest
+from lft.launch.stop_request import StopRequest
 
 QUIET_SECONDS = 2.0
 SECONDS_BETWEEN_LINES = 10.0

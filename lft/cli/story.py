@@ -49,7 +49,8 @@ def told_end(outcome: Outcome) -> str:
     if outcome.failure is not None:
         report = outcome.failure.report
         what = first_line(report.message) or report.error_class or "it left no word"
-        return f"failed ({code}, {told_code(outcome.exit_code)}): {told_place(report, outcome.failure.ranks)}: {what}"
+        place = told_place(report, outcome.failure.ranks)
+        return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.problems])
     return f"ended ({code}, {told_code(outcome.exit_code)})" + (f": {outcome.stopped}" if outcome.stopped else "")
 
 
@@ -65,7 +66,7 @@ def told_code(code: int) -> str:
 
 def told_place(report: WorkerReport, ranks: tuple[int, ...] = ()) -> str:
     """`rank 5 on gpu-a2, at step 412, while training`."""
-    step = f", at step {report.step:,}" if report.step is not None else ""
+    step = f", at step {report.step + 1:,}" if report.step is not None else ""
     stage = f", while {report.stage}" if report.stage else ""
     return rank_names(ranks or [report.rank]) + (f" on {report.node}" if report.node else "") + step + stage
 

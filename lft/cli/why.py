@@ -14,7 +14,8 @@ from lft.core.run_dir import Attempt, RunDir
 from lft.core.words import counted, rank_names
 from lft.launch.follow import RunStatus, existing_run, read_failures, read_status
 from lft.launch.logs import LogTail, start_of_last_lines
-from lft.launch.outcome import FailureRecord
+from lft.launch.outcome import Failure
+from lft.launch.triage import fold
 
 LOG_LINES = 15
 
@@ -43,11 +44,11 @@ def story(run_dir: RunDir, status: RunStatus, output_dir: Path) -> list[str]:
             lines.append(f"before it, {told_attempt(told, None)}")
     attempt = next(attempt for attempt in run_dir.attempts() if attempt.number == told.number)
     reports = read_failures(attempt)
-    if told.outcome is not None and told.outcome.failure is not None:
-        lines += _failure_lines(attempt, told.outcome.failure, reports)
-    elif told.outcome is None and reports:
-        lines += _report_lines(attempt, reports[0], _alike(reports[0], reports), "")
-        lines += _other_lines(_others(reports, reports[0]))
+    failure = told.outcome.failure if told.outcome is not None else None
+    if told.outcome is None and reports:  # nobody was left to say which one it was
+        failure = fold(reports, len(reports), attempt)
+    if failure is not None:
+        lines += _failure_lines(attempt, failure, reports)
     elif told.state in ("gone", "unwatched") and status.progress is not None:
         lines += [f"  {line}" for line in told_apart(status.progress.apart)]
         lines += _log_lines(_log_tail(attempt, 0))
@@ -63,10 +64,9 @@ def next_step_after_why(status: RunStatus, output_dir: Path) -> str:
     return typed("resume", output_dir) if step.startswith("lft why") else step
 
 
-def _failure_lines(attempt: Attempt, failure: FailureRecord, reports: Sequence[WorkerReport]) -> list[str]:
-    cause = failure.report
-    lines = list(_report_lines(attempt, cause, failure.ranks, failure.log_tail))
-    others = _others(reports, cause)
+def _failure_lines(attempt: Attempt, failure: Failure, reports: Sequence[WorkerReport]) -> list[str]:
+    lines = list(_report_lines(attempt, failure))
+    others = [report for report in reports if report.rank not in failure.ranks]
     lines += _other_lines(others)
     silent = failure.stopped - len(others)
     if silent > 0:
@@ -74,9 +74,10 @@ def _failure_lines(attempt: Attempt, failure: FailureRecord, reports: Sequence[W
     return lines
 
 
-def _report_lines(attempt: Attempt, cause: WorkerReport, ranks: Sequence[int], log_tail: str) -> Iterator[str]:
+def _report_lines(attempt: Attempt, failure: Failure) -> Iterator[str]:
     """Who, where, when, how much memory, and what was raised; without a traceback, the end of the log."""
-    yield f"  cause  {told_place(cause, tuple(ranks))}"
+    cause = failure.report
+    yield f"  cause  {told_place(cause, failure.ranks)}"
     if cause.time_ns:
         yield f"  time   {datetime.fromtimestamp(cause.time_ns / 1e9).astimezone():%Y-%m-%d %H:%M:%S %Z}"
     if cause.memory_bytes:
@@ -88,7 +89,7 @@ def _report_lines(attempt: Attempt, cause: WorkerReport, ranks: Sequence[int], l
     if cause.traceback:
         yield textwrap.indent(cause.traceback.rstrip(), "    ")
     else:
-        yield from _log_lines(log_tail or _log_tail(attempt, cause.rank))
+        yield from _log_lines(failure.log_tail or _log_tail(attempt, cause.rank))
     yield f"  log    {attempt.log(cause.rank)}"
 
 
@@ -100,14 +101,6 @@ def _other_lines(others: Sequence[WorkerReport]) -> Iterator[str]:
     for (is_victim, kind, message), ranks in sorted(alike.items(), key=lambda item: (item[0][0], item[1])):
         what = first_line(message)
         yield f"  {'victim' if is_victim else 'also  '} {rank_names(ranks)}: " + (f"{kind}: {what}" if kind else what)
-
-
-def _others(reports: Sequence[WorkerReport], cause: WorkerReport) -> list[WorkerReport]:
-    return [report for report in reports if report.message != cause.message]
-
-
-def _alike(cause: WorkerReport, reports: Sequence[WorkerReport]) -> list[int]:
-    return [report.rank for report in reports if report.message == cause.message]
 
 
 def _log_tail(attempt: Attempt, rank: int) -> str:

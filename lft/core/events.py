@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Kind = Literal["stage", "notice", "total", "step", "log", "saved", "done"]
+Kind = Literal["stage", "notice", "warning", "total", "step", "log", "saved", "done"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,15 @@ def look_at_machine() -> Machine:
     )
 
 
+def out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for memory since it started, in any cgroup; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
 def cpu_computes_bf16(flags: frozenset[str]) -> bool:
     """Whether the CPU multiplies bf16 natively; elsewhere it is emulated and slower than float32."""
     return not flags.isdisjoint(BF16_CPU_FLAGS)

@@ -1,5 +1,6 @@
 """What passes between launcher and worker: one order in for all ranks of a job, one report out of each."""
 
+import socket
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -81,15 +82,30 @@ class WorkerReport(BaseModel):
         return cls.model_validate_json(path.read_text(encoding="utf-8"))
 
     @classmethod
-    def of_failure(cls, rank: int, stage: str, error: BaseException, traceback: str) -> "WorkerReport":
+    def of_failure(
+        cls,
+        rank: int,
+        stage: str,
+        error: BaseException,
+        traceback: str,
+        *,
+        step: int | None = None,
+        memory_bytes: int = 0,
+    ) -> "WorkerReport":
         """The report of an exception."""
+        message = str(error)
+        if isinstance(error, SystemExit):
+            message = f"sys.exit({message}) was called before the job was done"
         return cls(
             ok=False,
             rank=rank,
             stage=stage,
+            step=step,
+            node=socket.gethostname(),
+            memory_bytes=memory_bytes,
             exit_code=getattr(error, "exit_code", TRAINING),
             error_class=type(error).__name__,
-            message=str(error),
+            message=message,
             traceback=traceback,
             is_victim=_another_rank_left(str(error)),
             time_ns=time.time_ns(),

@@ -1,12 +1,28 @@
 """Numbers in sentences."""
 
 from collections.abc import Iterable
-from itertools import pairwise
 
 
 def counted(count: int, noun: str) -> str:
     """`1 rank`, `2 ranks`; for nouns that take an s."""
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def ranges(numbers: Iterable[int]) -> str:
+    """`0-3, 7` for 0, 1, 2, 3, 7."""
+    spans: list[list[int]] = []
+    for number in sorted(set(numbers)):
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1][1:] = [number]
+        else:
+            spans.append([number])
+    return ", ".join("-".join(map(str, span)) for span in spans)
+
+
+def rank_names(ranks: Iterable[int]) -> str:
+    """`rank 1`, `ranks 0-3, 7`."""
+    numbers = set(ranks)
+    return ("rank " if len(numbers) == 1 else "ranks ") + ranges(numbers)
 
 
 def clock(seconds: float) -> str:
@@ -22,12 +38,3 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
-
-
-def rank_names(ranks: Iterable[int]) -> str:
-    """`rank 1`, `ranks 0-3`, `ranks 0, 4-5`."""
-    numbers = sorted(ranks)
-    starts = [number for before, number in pairwise([-2, *numbers]) if number != before + 1]
-    ends = [number for number, after in pairwise([*numbers, numbers[-1] + 2]) if after != number + 1]
-    spans = [str(start) if start == end else f"{start}-{end}" for start, end in zip(starts, ends, strict=True)]
-    return ("rank " if len(numbers) == 1 else "ranks ") + ", ".join(spans)

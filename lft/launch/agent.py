@@ -1,62 +1,102 @@
-"""Running a plan on this machine: write its files, start its ranks, watch them, finish the run."""
+"""Running a plan on one node: write its files, start its ranks, watch them, start them again, finish the run."""
 
-import signal
+import json
+import os
+import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from lft.core.errors import DONE, FORCED, SAVED, STOPPED, PreflightError, UploadError
+from lft.core.beat import Beat
+from lft.core.errors import BUG, DONE, FORCED, HANG, SAVED, STOPPED, PreflightError, UploadError
 from lft.core.events import Event, EventTail
 from lft.core.files import write_text
 from lft.core.order import STOPPED_EARLY, Job, WorkerReport
 from lft.core.run_dir import Attempt
 from lft.core.settings import RunSettings
-from lft.launch.supervisor import GATHER_SECONDS, Exit, Ranks, StopSignals, supervise
-from lft.launch.triage import Failure, find_failure
+from lft.core.words import ranges
+from lft.launch.hang import HangWatch
+from lft.launch.outcome import Outcome
+from lft.launch.ranks import Ranks
+from lft.launch.restart import Brake, may_pass, next_step
+from lft.launch.stopping import StopRequests
+from lft.launch.supervisor import EARLY_SECONDS, Ended, Watch, supervise
+from lft.launch.triage import find_failure, is_cause
 from lft.plan.launch_plan import LaunchPlan
 from lft.publish.card import write_card
 from lft.publish.report import Report, write_report
 from lft.publish.upload import upload_adapter
 
 Observer = Callable[[Event], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended. `report` is there when it trained; `problems` are a benchmark or upload to do again."""
-
-    exit_code: int
-    report: Report | None = None
-    failure: Failure | None = None
-    stopped: str = ""
-    """What a stop left behind, in words."""
-    uploaded: str = ""
-    problems: tuple[str, ...] = ()
+WORKING = {"training", "answering"}
+"""Stages in which a rank has something to save."""
 
 
 class Agent:
-    """Runs the jobs of one plan and tells `observe` what happens."""
+    """Runs the jobs of one plan and tells `observe` what happens. `plan` is that of the newest attempt."""
 
     def __init__(self, plan: LaunchPlan, observe: Observer) -> None:
         self.plan, self.observe = plan, observe
-        self.attempt = plan.attempt_dir
+        self.stop = StopRequests(plan.run_dir.stop_request)
+
+    @property
+    def attempt(self) -> Attempt:
+        """The attempt that is being made."""
+        return self.plan.attempt_dir
 
     def run(self) -> Outcome:
-        """Train, benchmark, report, upload. Only training can fail the run; what comes after can be done again."""
+        """Train, with restarts; benchmark, report, upload. What comes after training cannot fail the run."""
         with self._alone():
-            self._write_files()
-            return self._job("train") or self._finish()
+            brake, restarts = Brake(), self.plan.settings.launch.restarts
+            while True:
+                with self._recorded() as record:
+                    outcome = record(self._job("train") or self._finish())
+                brake.note(self._steps_done())
+                if outcome.failure is None or not may_pass(outcome.failure.report) or restarts == 0:
+                    return outcome
+                if brake.holds:
+                    return self._braked(outcome, brake)
+                restarts -= 1
+                self._start_again(outcome, restarts)
 
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
-        with self._alone():
-            return self._job("benchmark") or Outcome(DONE, report=self._report())
+        with self._alone(), self._recorded() as record:
+            return record(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report()))
+
+    def _start_again(self, outcome: Outcome, left: int) -> None:
+        """Make the plan of the next attempt, from the last complete checkpoint."""
+        assert outcome.failure is not None
+        found = self.plan.run_dir.complete_checkpoints()
+        checkpoint = found[-1] if found else None
+        number = self.plan.run_dir.next_attempt().number
+        self.plan = self.plan.model_copy(update={"attempt": number, "resume_from": checkpoint})
+        whence = checkpoint.name if checkpoint else "the first step"
+        message = outcome.failure.report.message.splitlines()[0]
+        line = f"restart    {outcome.failure.who()} {message}; going on from {whence}, {left} restarts left"
+        self.observe(Event("rank-0", "notice", {"line": line}, time.time()))
+
+    def _braked(self, outcome: Outcome, brake: Brake) -> Outcome:
+        """The outcome of a run that would only repeat itself."""
+        words = f"{brake.without_a_step} attempts in a row got no further than step {brake.farthest}"
+        braked = outcome.model_copy(update={"exit_code": HANG, "problems": (f"not started again: {words}",)})
+        braked.save(self.attempt.outcome)
+        return braked
+
+    def _steps_done(self) -> int:
+        """How many steps of the run the newest attempt has reached."""
+        beats = (Beat.load(self.attempt.beat(rank)) for rank in self.plan.local_ranks)
+        steps = [beat.step or 0 for beat in beats if beat is not None and beat.stage in WORKING]
+        saved = [int(path.name[11:]) for path in self.plan.run_dir.complete_checkpoints()]
+        return max([*steps, *saved], default=0)
 
     def _finish(self) -> Outcome:
         settings = self.plan.settings
+        if self.plan.node > 0:
+            return Outcome(exit_code=DONE, stopped="trained; the adapter is on node 0")
         problems: list[str] = []
         if settings.has_benchmark:
             ended = self._job("benchmark")
@@ -71,7 +111,7 @@ class Agent:
                 uploaded = upload(settings)
             except UploadError as error:
                 problems.append(f"{error.message}; {error.next_step}; then: lft upload {settings.output_dir}")
-        return Outcome(DONE, report=report, uploaded=uploaded, problems=tuple(problems))
+        return Outcome(exit_code=DONE, report=report, uploaded=uploaded, problems=tuple(problems))
 
     def _report(self) -> Report:
         """Write report.json and the model card from what the ranks measured."""
@@ -82,11 +122,10 @@ class Agent:
         return report
 
     def _job(self, job: Job) -> Outcome | None:
-        """Run one job on all ranks; None when it is done, else how the run ended."""
+        """Run one job on this node's ranks; None when it is done, else how the run ended."""
         plan, attempt = self.plan, self.attempt
         trained = self._metrics("train", plan.run_dir.attempts()) if job == "benchmark" else []
-        precision = trained[0]["precision"] if trained else None
-        plan.order(job, precision).save(attempt.order(job))
+        plan.order(job, trained[0]["precision"] if trained else None).save(attempt.order(job))
         tail = EventTail(plan.run_dir.events)
         stages: set[str] = set()
 
@@ -98,32 +137,73 @@ class Agent:
 
         def grace_seconds() -> float:
             # before they train the ranks have nothing to save, and may be waiting for one that has left already
-            is_working = stages & {"training", "answering"}
-            return plan.settings.launch.grace_seconds if is_working else GATHER_SECONDS
+            return plan.settings.launch.grace_seconds if stages & WORKING else EARLY_SECONDS
 
-        with StopSignals().listening() as stop, Ranks() as ranks:
-            for rank in range(plan.topology.ranks):
-                ranks.start(plan.argv(job), plan.environment(rank), attempt.log(rank), attempt.report(job, rank))
-            exits = supervise(ranks, stop, grace_seconds, pass_on_events)
-        is_done = all(exit_.code == DONE and not exit_.too_early for exit_ in exits)
-        if stop.received and (job == "train" or not is_done):
+        timeout = plan.settings.launch.hang_timeout_seconds
+        watch = Watch(
+            stop=self.stop,
+            hang=HangWatch(attempt, None if timeout == "auto" else timeout),
+            grace_seconds=grace_seconds,
+            is_cause=lambda exit_: is_cause(exit_, attempt),
+            on_tick=pass_on_events,
+        )
+        with self.stop.listening(), Ranks() as ranks:
+            for rank in plan.local_ranks:
+                environment = plan.environment(rank, job)
+                ranks.start(rank, plan.argv(job), environment, log=attempt.log(rank), report=attempt.report(job, rank))
+            ended = supervise(ranks, watch)
+        is_done = all(exit_.code == DONE and not exit_.too_early for exit_ in ended.exits)
+        if self.stop.received and (job == "train" or not is_done):
             words = "stopped after training; the adapter is saved" if is_done else STOPPED_EARLY[job]
-            return self._stopped(exits, stop.received, words, was_working=bool(stages & {"training", "answering"}))
-        failure = find_failure(exits, attempt)
-        return Outcome(failure.report.exit_code, failure=failure) if failure else None
+            return self._stopped(ended, words, was_working=bool(stages & WORKING))
+        failure = find_failure(ended, attempt)
+        if failure is None:
+            return None
+        found = plan.run_dir.complete_checkpoints()
+        again = next_step(failure.report, plan, found[-1] if found else None)
+        return Outcome(exit_code=failure.report.exit_code, failure=failure, next_step=again)
 
-    def _stopped(self, exits: list[Exit], received: list[int], words: str, *, was_working: bool) -> Outcome:
+    def _stopped(self, ended: Ended, words: str, *, was_working: bool) -> Outcome:
         """The outcome of a stop: 128 + signal where a step was lost, else 130 or 75, with what the ranks say of it."""
-        if was_working and not all(exit_.is_fine for exit_ in exits):
-            return Outcome(FORCED + received[-1], stopped="stopped at once; this step was not saved")
+        received = self.stop.received
+        slow = [exit_.rank for exit_ in ended.exits if not exit_.is_fine]
+        if was_working and slow:
+            lost = "stopped at once; this step was not saved"
+            if len(received) == 1:
+                seconds = self.plan.settings.launch.grace_seconds
+                who = ("rank " if len(slow) == 1 else "ranks ") + ranges(slow)
+                lost = f"{who} did not stop within {seconds:g} s and had to be killed; this step was not saved"
+            return Outcome(exit_code=FORCED + received[-1], stopped=lost)
         said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
-        return Outcome(STOPPED if received[0] == signal.SIGINT else SAVED, stopped=said[0] if said else words)
+        return Outcome(exit_code=STOPPED if self.stop.by_user else SAVED, stopped=said[0] if said else words)
+
+    @contextmanager
+    def _recorded(self) -> Iterator[Callable[[Outcome], Outcome]]:
+        """Write who makes the attempt and, through what is yielded, how it ended; also where lft itself fails."""
+        self._write_files()
+        outcomes: list[Outcome] = []
+
+        def record(outcome: Outcome) -> Outcome:
+            outcomes.append(outcome)
+            outcome.save(self.attempt.outcome)
+            return outcome
+
+        try:
+            yield record
+        except BaseException as error:
+            if not outcomes:
+                code = getattr(error, "exit_code", STOPPED if isinstance(error, KeyboardInterrupt) else BUG)
+                record(Outcome(exit_code=code, stopped=f"{type(error).__name__}: {error}"))
+            raise
 
     def _write_files(self) -> None:
         output_dir = self.plan.settings.output_dir
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "started_ns": time.time_ns(), "node": self.plan.node}
         try:
             for name, text in self.plan.files().items():
                 write_text(output_dir / name, text)
+            write_text(self.attempt.launcher, json.dumps(who))
+            self.stop.forget_older()
         except OSError as error:
             raise PreflightError(
                 f"{output_dir} cannot be written: {error.strerror}", next_step="choose another --output-dir"
@@ -139,7 +219,8 @@ class Agent:
             lock.acquire()
         except Timeout:
             raise PreflightError(
-                f"another run is using {output_dir}", next_step="choose another --output-dir"
+                f"another run is using {output_dir}{_who_runs(self.plan.run_dir.attempts())}",
+                next_step=f"lft status {output_dir}, or choose another --output-dir",
             ) from None
         except OSError as error:
             raise PreflightError(
@@ -151,11 +232,14 @@ class Agent:
             lock.release()
 
     def _metrics(self, job: Job, attempts: list[Attempt]) -> list[dict[str, Any]]:
-        """What the ranks measured, rank 0 first, in the newest of `attempts` that finished this job."""
+        """What the ranks measured, rank 0 first, in the newest of `attempts` in which this node finished the job.
+
+        Ranks of other nodes are left out where they do not share the folder.
+        """
         for attempt in reversed(attempts):
             paths = [attempt.report(job, rank) for rank in range(self.plan.topology.ranks)]
-            if all(path.exists() for path in paths):
-                return [WorkerReport.load(path).metrics for path in paths]
+            if all(paths[rank].exists() for rank in self.plan.local_ranks):
+                return [WorkerReport.load(path).metrics for path in paths if path.exists()]
         return []
 
 
@@ -164,3 +248,12 @@ def upload(settings: RunSettings) -> str:
     wish = settings.upload
     assert wish.repo_name is not None
     return upload_adapter(settings.output_dir, wish.repo_name, create_new=wish.create_new, private=wish.private)
+
+
+def _who_runs(attempts: list[Attempt]) -> str:
+    """` (pid 4711 on gpu-a2)`, as far as it is known."""
+    try:
+        who = json.loads(attempts[-1].launcher.read_text(encoding="utf-8"))
+        return f" (pid {who['pid']} on {who['host']})"
+    except (IndexError, OSError, ValueError, KeyError):
+        return ""

@@ -7,8 +7,8 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import median_low
-from typing import Literal, TypeVar
+from statistics import median_high
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,6 +18,7 @@ from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.launch.outcome import Outcome
 from lft.launch.pace import Pace, read_pace
+from lft.launch.triage import all_reports
 
 LATE_SECONDS = 10.0
 """A rank heard this much longer ago than most is named; beats of ranks in step differ by a second and a step."""
@@ -30,9 +31,6 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-Record = TypeVar("Record", bound=BaseModel)
-
-
 class Launcher(_Record):
     """The process that started an attempt."""
 
@@ -40,6 +38,14 @@ class Launcher(_Record):
     host: str
     started_ns: int
     node: int = 0
+
+    @classmethod
+    def load(cls, path: Path) -> "Launcher | None":
+        """Read it; None where there is none."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None
 
     def __str__(self) -> str:
         return f"pid {self.pid} on {self.host}"
@@ -138,11 +144,6 @@ def read_status(run_dir: RunDir) -> RunStatus:
     )
 
 
-def read_attempt(run_dir: RunDir, attempt: Attempt) -> AttemptStatus:
-    """One attempt of a run."""
-    return _attempt_status(attempt, is_alive(run_dir) and attempt == run_dir.attempts()[-1])
-
-
 def checkpoints(run_dir: RunDir) -> tuple[list[Path], list[Path]]:
     """The complete checkpoints of a run, and the others; each with the newest last."""
     complete = run_dir.complete_checkpoints()
@@ -151,9 +152,14 @@ def checkpoints(run_dir: RunDir) -> tuple[list[Path], list[Path]]:
     return complete, sorted(others, key=lambda path: int(path.name[11:]))
 
 
-def newest_training(run_dir: RunDir) -> Attempt | None:
-    """The newest attempt that trains; a benchmark done again is one that does not."""
-    return next((attempt for attempt in reversed(run_dir.attempts()) if attempt.order("train").exists()), None)
+def training_attempts(run_dir: RunDir) -> list[Attempt]:
+    """The attempts that train, the newest first; one that was told to benchmark without having trained does not."""
+
+    def trains(attempt: Attempt) -> bool:
+        only_benchmarks = attempt.order("benchmark").exists() and not attempt.report("train", 0).exists()
+        return attempt.order("train").exists() and not only_benchmarks
+
+    return [attempt for attempt in reversed(run_dir.attempts()) if trains(attempt)]
 
 
 def apart(beats: Mapping[int, Beat], ranks: int) -> tuple[RankBeat, ...]:
@@ -161,7 +167,7 @@ def apart(beats: Mapping[int, Beat], ranks: int) -> tuple[RankBeat, ...]:
     if not beats:
         return ()
     stage = _usual_stage(beats)
-    late_ns = median_low(beat.time_ns for beat in beats.values()) - LATE_SECONDS * 1e9
+    late_ns = median_high(beat.time_ns for beat in beats.values()) - LATE_SECONDS * 1e9
 
     def differs(beat: Beat | None) -> bool:
         if beat is None or beat.stage != stage:
@@ -173,6 +179,16 @@ def apart(beats: Mapping[int, Beat], ranks: int) -> tuple[RankBeat, ...]:
     return tuple(RankBeat(rank=rank, beat=beats.get(rank)) for rank in numbers if differs(beats.get(rank)))
 
 
+def world_size(attempt: Attempt) -> int:
+    """How many ranks the newest order of the attempt is for; 0 where it cannot be read."""
+    for job in ("benchmark", "train"):
+        try:
+            return int(json.loads(attempt.order(job).read_bytes())["world_size"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return 0
+
+
 def read_beats(attempt: Attempt) -> dict[int, Beat]:
     """The newest beat of every rank that has one."""
     return {rank: beat for rank, path in rank_files(attempt.beat(0).parent, ".json") if (beat := Beat.load(path))}
@@ -180,8 +196,13 @@ def read_beats(attempt: Attempt) -> dict[int, Beat]:
 
 def read_failures(attempt: Attempt) -> list[WorkerReport]:
     """All failure reports that can be read: those that do not blame another rank first, then by time."""
-    found = [_load(WorkerReport, path) for _, path in rank_files(attempt.failure(0).parent, ".json")]
-    return sorted(filter(None, found), key=lambda report: (report.is_victim, report.time_ns))
+    found = all_reports(attempt) if attempt.failure(0).parent.exists() else []
+    return sorted(found, key=lambda report: (report.is_victim, report.time_ns))
+
+
+def seconds_since(time_ns: int) -> float:
+    """Seconds from a time in nanoseconds since the epoch until now; clocks of two hosts may differ."""
+    return max(0.0, (time.time_ns() - time_ns) / 1e9)
 
 
 def rank_files(folder: Path, suffix: str) -> list[tuple[int, Path]]:
@@ -195,26 +216,19 @@ def rank_files(folder: Path, suffix: str) -> list[tuple[int, Path]]:
 
 
 def _attempt_status(attempt: Attempt, alive: bool) -> AttemptStatus:
-    launcher, outcome = _load(Launcher, attempt.launcher), _load(Outcome, attempt.outcome)
+    launcher, outcome = Launcher.load(attempt.launcher), Outcome.load(attempt.outcome)
     state: State = "running" if alive else "gone" if launcher else "unwatched"
     return AttemptStatus(number=attempt.number, state="ended" if outcome else state, launcher=launcher, outcome=outcome)
 
 
-def _load(kind: type[Record], path: Path) -> Record | None:
-    """A record, or None where it is not there or cannot be read."""
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-
-
 def _is_trained(run_dir: RunDir) -> bool:
-    training = newest_training(run_dir)
-    return training is not None and training.report("train", 0).exists() and run_dir.adapter_config.exists()
+    training = training_attempts(run_dir)[:1]
+    return any(attempt.report("train", 0).exists() for attempt in training) and run_dir.adapter_config.exists()
 
 
 def _progress(run_dir: RunDir, attempt: Attempt, launcher: Launcher | None) -> Progress:
-    beats = read_beats(attempt)
+    ranks = world_size(attempt)
+    beats = {rank: beat for rank, beat in read_beats(attempt).items() if rank < ranks or not ranks}
     started = launcher.started_ns / 1e9 if launcher else 0.0
     pace = read_pace(run_dir.events / "rank-0.jsonl", started)
     stage, step, total = pace.stage, pace.step, pace.total
@@ -228,24 +242,9 @@ def _progress(run_dir: RunDir, attempt: Attempt, launcher: Launcher | None) -> P
         total=total,
         heard_ns=max((beat.time_ns for beat in beats.values()), default=0),
         pace=pace if pace.stage == stage else Pace(),
-        apart=apart(beats, _world_size(attempt)),
+        apart=apart(beats, ranks),
     )
 
 
 def _usual_stage(beats: Mapping[int, Beat]) -> str:
     return Counter(beat.stage for beat in beats.values()).most_common(1)[0][0]
-
-
-def _world_size(attempt: Attempt) -> int:
-    """How many ranks the newest order of the attempt is for; 0 where it cannot be read."""
-    for job in ("benchmark", "train"):
-        try:
-            return int(json.loads(attempt.order(job).read_bytes())["world_size"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return 0
-
-
-def seconds_since(time_ns: int) -> float:
-    """Seconds from a time in nanoseconds since the epoch until now; clocks of two hosts may differ."""
-    return max(0.0, (time.time_ns() - time_ns) / 1e9)

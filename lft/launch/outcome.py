@@ -1,45 +1,56 @@
-"""How an attempt ended, as its launcher writes it down."""
+"""How an attempt ended, as it is kept in the run directory for those who ask later."""
 
+import time
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lft.core.files import write_text
 from lft.core.order import WorkerReport
+from lft.core.words import ranges
+from lft.publish.report import Report
 
 
-class FailureRecord(BaseModel):
-    """The failure of a job: the report of the rank that caused it, and all ranks that failed with the same message."""
+class Failure(BaseModel):
+    """The failure of a job: the report of the rank that caused it, and all ranks that failed with the same error."""
 
     model_config = ConfigDict(frozen=True)
 
     report: WorkerReport
     ranks: tuple[int, ...]
-    stopped: int = 0
+    stopped: int
     """How many other ranks were stopped because of it."""
     log_tail: str = ""
 
+    def who(self) -> str:
+        """`rank 1` or `ranks 0-3`."""
+        return ("rank " if len(self.ranks) == 1 else "ranks ") + ranges(self.ranks)
+
 
 class Outcome(BaseModel):
-    """The end of an attempt."""
+    """How a run ended. `report` is there when it trained; `problems` are a benchmark or upload to do again."""
 
     model_config = ConfigDict(frozen=True)
 
     exit_code: int
-    failure: FailureRecord | None = None
+    failure: Failure | None = None
     stopped: str = ""
     """What a stop left behind, in words."""
     uploaded: str = ""
     problems: tuple[str, ...] = ()
-    """What came after training and can be done again."""
     next_step: str = ""
-    ended_ns: int = 0
+    """What to type next."""
+    ended_ns: int = Field(default_factory=time.time_ns)
+    report: Report | None = Field(default=None, exclude=True)
 
     def save(self, path: Path) -> None:
-        """Write the outcome as JSON."""
+        """Write it as JSON; the report has a file of its own."""
         write_text(path, self.model_dump_json(indent=1))
 
     @classmethod
-    def load(cls, path: Path) -> "Outcome":
-        """Read an outcome. Raises OSError or pydantic.ValidationError."""
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+    def load(cls, path: Path) -> "Outcome | None":
+        """Read it; None where there is none."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):
+            return None

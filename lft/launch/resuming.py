@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lft.core.run_dir import MANIFEST, RunDir
-from lft.launch.follow import checkpoints, read_attempt
+from lft.launch.follow import Launcher, checkpoints, training_attempts
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +32,12 @@ def resume_point(run_dir: RunDir) -> ResumePoint:
 
 def _began_ns(run_dir: RunDir) -> int:
     """When the newest attempt that started from the first step did; 0 where it is not known."""
-    for attempt in reversed(run_dir.attempts()):
+    for attempt in training_attempts(run_dir):
         try:
             is_first = json.loads(attempt.order("train").read_bytes()).get("resume_from") is None
         except (OSError, ValueError):
             continue
         if is_first:
-            launcher = read_attempt(run_dir, attempt).launcher
+            launcher = Launcher.load(attempt.launcher)
             return launcher.started_ns if launcher else 0
     return 0

@@ -1,47 +1,64 @@
-"""Asking a running launcher, from any host that sees the run's folder, to save and stop."""
+"""What asks a run to stop: signals to its launcher, and the request `lft stop` leaves in the run directory."""
 
 import json
-import os
-import socket
-import time
-from dataclasses import dataclass
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
-from lft.core.files import write_text
-from lft.core.run_dir import RunDir
-from lft.launch.follow import is_alive
-
-POLL_SECONDS = 0.1
+# SLURM and preempting schedulers send the last two; untreated they would kill the launcher (pytorch#154849)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
-@dataclass(frozen=True, slots=True)
-class StopRequest:
-    """A request that lies in the run's folder until the launcher has taken it."""
+class StopRequests:
+    """The first request asks the ranks to save and stop, the second ends them at once.
 
-    run_dir: RunDir
-    text: str
+    SIGHUP counts where the output goes to the terminal that hangs up; a run whose output goes elsewhere goes on.
+    """
 
-    @classmethod
-    def make(cls, run_dir: RunDir, *, now: bool) -> "StopRequest":
-        """Ask for it; `now`: at once, without saving. Raises OSError where the folder cannot be written."""
-        who = {"time_ns": time.time_ns(), "host": socket.gethostname(), "pid": os.getpid()}
-        request = cls(run_dir, json.dumps(who | ({"now": True} if now else {})))
-        write_text(run_dir.stop_request, request.text)
-        return request
+    def __init__(self, request: Path) -> None:
+        self.received: list[int] = []
+        self.by_user = False
+        """Whether its user asked (Ctrl-C or `lft stop`), so that nothing should start the run again."""
+        self._request = request
+        self._heard_file = self._heard_now = False
 
-    def wait(self, seconds: float) -> bool:
-        """Wait until the launcher has let go of the run, at most so long; whether it has."""
-        deadline = time.monotonic() + seconds
-        while is_alive(self.run_dir):
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(POLL_SECONDS)
-        return True
-
-    def withdraw(self) -> None:
-        """Remove the request if nobody has taken it: it must not stop the next attempt. One of another stays."""
-        path = self.run_dir.stop_request
+    @contextmanager
+    def listening(self) -> Iterator["StopRequests"]:
+        """Catch the signals, and give them back to whom they belonged."""
+        before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        hang_up = self._note if sys.stdout.isatty() else signal.SIG_IGN
+        before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
         try:
-            if path.read_text(encoding="utf-8") == self.text:
-                path.unlink()
-        except FileNotFoundError:
-            return
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def look(self) -> int:
+        """How often a stop has been asked for; also looks for the file of `lft stop`."""
+        if not self._heard_now and self._request.exists():
+            if not self._heard_file:
+                self._heard_file = True
+                self._note(signal.SIGINT, None)
+            if _wants_it_now(self._request):
+                self._heard_now = True
+                self._note(signal.SIGINT, None)
+        return len(self.received)
+
+    def forget_older(self) -> None:
+        """Remove a request that was made to an earlier launcher."""
+        self._request.unlink(missing_ok=True)
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.received.append(number)
+        self.by_user |= number == signal.SIGINT
+
+
+def _wants_it_now(request: Path) -> bool:
+    try:
+        return bool(json.loads(request.read_text(encoding="utf-8")).get("now"))
+    except (OSError, ValueError, AttributeError):
+        return False

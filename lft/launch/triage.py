@@ -1,51 +1,47 @@
-"""Which rank's error is the one that happened: causes beat victims, then the earliest counts. Pure, but for reading reports."""
+"""Which rank's error is the one that happened: causes beat victims, then the earliest counts."""
 
+import os
 import signal
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 from pydantic import ValidationError
 
-from lft.core.errors import FORCED, TRAINING
+from lft.core.beat import Beat
+from lft.core.errors import FORCED, HANG, OUT_OF_MEMORY, TRAINING
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt
-from lft.launch.supervisor import Exit
+from lft.launch.hang import Hang, main_stack
+from lft.launch.outcome import Failure
+from lft.launch.ranks import Exit
+from lft.launch.supervisor import Ended
 
 LOG_LINES = 15
+LOG_BYTES = 65_536
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """The failure of a job: the report of the rank that caused it, and all ranks that failed with the same message."""
-
-    report: WorkerReport
-    ranks: tuple[int, ...]
-    stopped: int
-    """How many other ranks were stopped because of it."""
-    log_tail: str = ""
-
-    def who(self) -> str:
-        """`rank 1` or `ranks 0-3`."""
-        if len(self.ranks) == 1:
-            return f"rank {self.ranks[0]}"
-        whole = self.ranks == tuple(range(self.ranks[0], self.ranks[-1] + 1))
-        return f"ranks {self.ranks[0]}-{self.ranks[-1]}" if whole else "ranks " + ", ".join(map(str, self.ranks))
-
-
-def find_failure(exits: list[Exit], attempt: Attempt) -> Failure | None:
-    """The failure behind the exits, or None where every rank is done or saved."""
-    failed = [exit_ for exit_ in exits if not exit_.is_fine]
+def find_failure(ended: Ended, attempt: Attempt) -> Failure | None:
+    """The failure that ended a job, or None where every rank is done or saved."""
+    if ended.hang is not None:
+        return Failure(report=hang_report(ended.hang, attempt), ranks=(ended.hang.rank,), stopped=len(ended.exits) - 1)
+    failed = [exit_ for exit_ in ended.exits if not exit_.is_fine]
     if not failed:
         return None
-    reports = [report for exit_ in failed if (report := _report_of(exit_, attempt)) is not None]
+    reports = [report for exit_ in failed if (report := report_of(exit_, attempt)) is not None]
+    if not any(not report.is_victim for report in reports):
+        reports += [_silent(rank, stack, attempt) for rank, stack in ended.stacks.items()]
     if not reports:  # every one of them was killed here, for being too slow to stop
-        slowest = failed[0]
-        reports = [_without_report(slowest, "did not stop in time and was killed")]
-    return Failure(
-        report=(cause := pick_cause(reports)),
-        ranks=(ranks := tuple(sorted(report.rank for report in reports if report.message == cause.message))),
-        stopped=len(exits) - len(ranks),
-        log_tail="" if cause.traceback else _log_tail(attempt, cause.rank),
-    )
+        reports = [_without_report(failed[0], attempt, "did not stop in time and was killed")]
+    return fold(reports, len(ended.exits), attempt)
+
+
+def fold(reports: Iterable[WorkerReport], world_size: int, attempt: Attempt) -> Failure:
+    """The cause among `reports`, with all ranks that failed in the same way."""
+    reports = list(reports)
+    cause = pick_cause(reports)
+    same = (cause.error_class, cause.message)
+    ranks = tuple(sorted({report.rank for report in reports if (report.error_class, report.message) == same}))
+    log_tail = "" if cause.traceback else _log_tail(attempt, cause.rank)
+    return Failure(report=cause, ranks=ranks, stopped=world_size - len(ranks), log_tail=log_tail)
 
 
 def pick_cause(reports: list[WorkerReport]) -> WorkerReport:
@@ -53,32 +49,94 @@ def pick_cause(reports: list[WorkerReport]) -> WorkerReport:
     return min(reports, key=lambda report: (report.is_victim, report.time_ns))
 
 
-def _report_of(exit_: Exit, attempt: Attempt) -> WorkerReport | None:
+def all_reports(attempt: Attempt) -> list[WorkerReport]:
+    """What every rank of the attempt, on any node, has reported of its failure; thousands a second."""
+    reports = []
+    with os.scandir(attempt.failure(0).parent) as entries:
+        for entry in entries:
+            try:
+                with open(entry.path, "rb") as stream:
+                    reports.append(WorkerReport.model_validate_json(stream.read()))
+            except (OSError, ValidationError):
+                continue
+    return reports
+
+
+def is_cause(exit_: Exit, attempt: Attempt) -> bool:
+    """Whether a rank failed by itself."""
+    report = report_of(exit_, attempt) if exit_.has_failed else None
+    return report is not None and not report.is_victim
+
+
+def report_of(exit_: Exit, attempt: Attempt) -> WorkerReport | None:
+    """What a failed rank reported, else what its exit tells; None where it was only ended because of another."""
     try:
         return WorkerReport.load(attempt.failure(exit_.rank))
     except (OSError, ValidationError):
         pass
     if exit_.by_us:
         return None
+    if exit_.out_of_memory:
+        return _without_report(exit_, attempt, "was killed by the kernel: the machine, or its cgroup, is out of memory")
     if exit_.code < 0:
-        name = signal.Signals(-exit_.code).name
-        hint = ", which the system sends when memory runs out" if name == "SIGKILL" else ""
-        return _without_report(exit_, f"was killed by {name}{hint}")
+        return _without_report(exit_, attempt, f"was killed by {signal.Signals(-exit_.code).name}")
     if exit_.too_early:
-        return _without_report(exit_, "left with exit code 0 before its job was done")
-    return _without_report(exit_, f"left with exit code {exit_.code} and no report")
+        return _without_report(exit_, attempt, "left with exit code 0 before its job was done")
+    return _without_report(exit_, attempt, f"left with exit code {exit_.code} and no report")
 
 
-def _without_report(exit_: Exit, message: str) -> WorkerReport:
+def hang_report(hang: Hang, attempt: Attempt) -> WorkerReport:
+    """A hang as the report of the rank that holds up the others."""
+    beat = hang.beat
+    return WorkerReport(
+        ok=False,
+        rank=hang.rank,
+        stage=beat.stage if beat else "starting",
+        step=beat.step if beat else None,
+        exit_code=HANG,
+        message=f"made no progress for {hang.seconds:.0f} s: {hang.why}",
+        traceback=f"most recent call first:\n{hang.stack}" if hang.stack else "",
+        time_ns=beat.time_ns if beat else 0,
+    )
+
+
+def _silent(rank: int, stack: str, attempt: Attempt) -> WorkerReport:
+    """A rank that others blame, and that has itself said nothing until it was killed."""
+    beat = Beat.load(attempt.beat(rank))
+    own = main_stack(stack)
+    return WorkerReport(
+        ok=False,
+        rank=rank,
+        stage=beat.stage if beat else "",
+        step=beat.step if beat else None,
+        exit_code=TRAINING,
+        message="closed its connection to the others, then neither reported nor left, and was killed",
+        traceback=f"most recent call first:\n{own}" if own else "",
+    )
+
+
+def _without_report(exit_: Exit, attempt: Attempt, message: str) -> WorkerReport:
     code = FORCED - exit_.code if exit_.code < 0 else exit_.code or TRAINING
-    # NCCL's watchdog aborts a rank, past any report, when another one went away
-    aborted = exit_.code == -signal.SIGABRT
-    return WorkerReport(ok=False, rank=exit_.rank, stage="", exit_code=code, message=message, is_victim=aborted)
+    beat = Beat.load(attempt.beat(exit_.rank))
+    return WorkerReport(
+        ok=False,
+        rank=exit_.rank,
+        stage=beat.stage if beat else "",
+        step=beat.step if beat else None,
+        exit_code=OUT_OF_MEMORY if exit_.out_of_memory else code,
+        message=message,
+        # NCCL's watchdog aborts a rank, past any report, when another one went away
+        is_victim=exit_.code == -signal.SIGABRT,
+        time_ns=exit_.time_ns,
+    )
 
 
 def _log_tail(attempt: Attempt, rank: int) -> str:
+    """The last lines of a rank's log, however long it is."""
     try:
-        lines = attempt.log(rank).read_text(encoding="utf-8", errors="replace").splitlines()
+        with attempt.log(rank).open("rb") as stream:
+            stream.seek(max(0, stream.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = stream.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
     return "\n".join(lines[-LOG_LINES:])

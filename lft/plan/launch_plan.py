@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from lft.core.hardware import Machine
 from lft.core.order import Job, WorkerOrder
 from lft.core.precision import choose_precision
-from lft.core.rank import CUDA_VISIBLE_DEVICES, Rank
+from lft.core.rank import CUDA_VISIBLE_DEVICES, MASTER_ADDR, MASTER_PORT, Rank
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import Precision, RunSettings, Strategy
 from lft.core.settings_file import to_yaml
@@ -38,6 +38,10 @@ class LaunchPlan(BaseModel):
     attempt: int
     resume_from: Path | None = None
     """The checkpoint this attempt goes on from."""
+    node: int = 0
+    """The node this plan is carried out on; all nodes make the same plan but for this."""
+    meeting_point: str | None = None
+    """host:port where rank 0 listens, given by the user; None: it chooses a port and tells it through a file."""
     strategy: Strategy
     topology: Topology
     batch: Batch
@@ -56,6 +60,16 @@ class LaunchPlan(BaseModel):
         """Where this attempt is."""
         return Attempt(self.run_dir.run / f"attempt-{self.attempt}")
 
+    @property
+    def local_ranks(self) -> range:
+        """The ranks of this node."""
+        first = self.node * self.topology.ranks_per_node
+        return range(first, first + self.topology.ranks_per_node)
+
+    def world_size(self, job: Job) -> int:
+        """How many ranks do a job: node 0 benchmarks alone, since the nodes may share no folder."""
+        return self.topology.ranks if job == "train" else self.topology.ranks_per_node
+
     def order(self, job: Job, precision: Precision | None = None) -> WorkerOrder:
         """The order of all ranks for a job; `precision` where an earlier job has settled it."""
         return WorkerOrder(
@@ -63,7 +77,7 @@ class LaunchPlan(BaseModel):
             attempt_dir=self.attempt_dir.folder,
             settings=self.settings,
             strategy=self.strategy,
-            world_size=self.topology.ranks,
+            world_size=self.world_size(job),
             device=self.topology.device,
             precision=precision or self.precision,
             accumulation=self.batch.accumulation,
@@ -74,12 +88,14 @@ class LaunchPlan(BaseModel):
         """The command of every rank."""
         return [sys.executable, "-m", "lft.train.worker", str(self.attempt_dir.order(job))]
 
-    def environment(self, rank: int) -> dict[str, str]:
+    def environment(self, rank: int, job: Job = "train") -> dict[str, str]:
         """What one rank's environment has beyond the launcher's own."""
-        world, local = self.topology.ranks, self.topology.ranks_per_node
+        world, local = self.world_size(job), self.topology.ranks_per_node
         this = Rank(rank=rank, local_rank=rank % local, world_size=world, local_world_size=local)
         # accelerate takes a RANK, even that of the only one, for a process group to be joined
         variables = this.to_environment() if world > 1 else {}
+        if self.meeting_point and world > local:
+            variables[MASTER_ADDR], _, variables[MASTER_PORT] = self.meeting_point.rpartition(":")
         variables["OMP_NUM_THREADS"] = str(self.topology.threads_per_rank)
         if self.topology.device == "cpu":
             variables[CUDA_VISIBLE_DEVICES] = ""
@@ -162,6 +178,14 @@ def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) 
     if topology.device == "cuda":
         computes = all(gpu.computes_bf16 for gpu in machine.gpus if gpu.token in topology.gpus)
     return choose_precision(asked, topology.device, checkpoint_is_bf16=False, device_computes_bf16=computes)
+
+
+def on_node(plan: LaunchPlan, node: int, meeting_point: str) -> LaunchPlan:
+    """The plan as one node carries it out; other nodes than the first keep their files in a folder of their own."""
+    settings = plan.settings
+    if node > 0:
+        settings = settings.model_copy(update={"output_dir": settings.output_dir / f"node-{node}"})
+    return plan.model_copy(update={"node": node, "meeting_point": meeting_point, "settings": settings})
 
 
 def command_line(plan: LaunchPlan) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from lft.core.beat import Heart
 from lft.core.errors import StoppedError
 from lft.core.events import EventWriter
 from lft.core.order import STOPPED_EARLY, WorkerOrder
@@ -22,7 +23,7 @@ from lft.train.dataset import split_held_out
 from lft.train.finetuner import LLMFineTuner
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
-from lft.train.progress import StopTogether, TellProgress
+from lft.train.progress import Beating, StopTogether, TellProgress
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Desk:
     rank: Rank
     enter: Callable[[str], None]
     events: EventWriter
+    heart: Heart
     stop_asked: Callable[[], bool]
 
     def check_stop(self) -> None:
@@ -43,6 +45,7 @@ class Desk:
     def tell_step(self, step: int, total: int) -> None:
         """How far answering is; rank 0 speaks for all. Raises StoppedError if a stop was asked for."""
         self.check_stop()
+        self.heart.beat(self.heart.last.stage, step, total)
         if self.rank.is_main:
             self.events.write("step", step=step, total=total)
 
@@ -83,7 +86,7 @@ def train(desk: Desk) -> dict[str, Any]:
         training.learning_rate,
         gradient_accumulation_steps=order.accumulation,
         settings=training,
-        callbacks=[progress, stop] if desk.rank.is_main else [stop],
+        callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else []), stop],
     )
     leave()
     return _training_metrics(finetuner, progress, global_batch, desk)

@@ -6,12 +6,36 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from lft.core.beat import Heart
 from lft.core.errors import StoppedError
 from lft.core.events import EventWriter
 from lft.core.precision import Device
 from lft.train.process_group import agree
 
 SECONDS_BETWEEN_STEP_EVENTS = 0.5
+
+
+class Beating(TrainerCallback):
+    """Lets the launcher see that this rank goes on: at each micro-batch and each step. For every rank."""
+
+    def __init__(self, heart: Heart) -> None:
+        self.heart = heart
+
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """The first micro-batch of a step begins."""
+        self.heart.beat("training", state.global_step, state.max_steps)
+
+    def on_substep_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A micro-batch is done, and more of the step follow."""
+        self.heart.beat("training", state.global_step, state.max_steps)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """A step is done."""
+        self.heart.beat("training", state.global_step, state.max_steps)
 
 
 class TellProgress(TrainerCallback):

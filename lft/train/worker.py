@@ -4,7 +4,10 @@ Signals are caught before anything heavy is imported; a failure is written down 
 """
 
 import ctypes
+import faulthandler
+import logging
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -13,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from lft.core.beat import Heart
 from lft.core.errors import DONE, FORCED, SETTINGS, RendezvousError, StoppedError
 from lft.core.events import EventWriter
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder, WorkerReport
@@ -53,6 +57,7 @@ def main(arguments: list[str]) -> int:
     """Run the order; returns the exit code. torchrun and deepspeed may put their own arguments before the order."""
     stop = StopRequest()
     stop.listen()
+    faulthandler.register(signal.SIGQUIT, all_threads=True)
     _die_with_parent()
     try:
         order = WorkerOrder.load(Path(arguments[-1]))
@@ -63,32 +68,38 @@ def main(arguments: list[str]) -> int:
     rank = Rank.from_environment()
     attempt = Attempt(order.attempt_dir)
     events = EventWriter(RunDir(order.settings.output_dir).events / f"rank-{rank.rank}.jsonl")
-    stage = _Stage(order.job, events, stop)
+    stage = _Stage(order.job, events, Heart(attempt.beat(rank.rank)), stop)
+    _tell_warnings(events)
     try:
         if rank.world_size != order.world_size:
             raise RendezvousError(f"the order is for {order.world_size} ranks, and {rank.world_size} were started")
         metrics = _work(order, rank, stage)
     except BaseException as error:
         text = traceback.format_exc()
-        report = WorkerReport.of_failure(rank.rank, stage.name, error, text)
+        last = stage.heart.last
+        report = WorkerReport.of_failure(
+            rank.rank, last.stage, error, text, step=last.step, memory_bytes=_peak_resident_bytes()
+        )
         with suppress(OSError):  # a full disk must not hide what happened: the text below goes to the log
             report.save(attempt.failure(rank.rank))
         sys.stderr.write(text)
         return report.exit_code
-    WorkerReport(ok=True, rank=rank.rank, stage=stage.name, metrics=metrics).save(attempt.report(order.job, rank.rank))
+    WorkerReport(ok=True, rank=rank.rank, stage=stage.heart.last.stage, metrics=metrics).save(
+        attempt.report(order.job, rank.rank)
+    )
     events.write("done", job=order.job)
     return DONE
 
 
 class _Stage:
-    """What the rank is doing: for its failure report, for the console, and the place where a stop takes effect."""
+    """What the rank is doing: for its beats, for the console, and the place where a stop takes effect."""
 
-    def __init__(self, job: Job, events: EventWriter, stop: StopRequest) -> None:
-        self.name, self.job, self.events, self.stop = "starting", job, events, stop
+    def __init__(self, job: Job, events: EventWriter, heart: Heart, stop: StopRequest) -> None:
+        self.job, self.events, self.heart, self.stop = job, events, heart, stop
 
     def enter(self, name: str) -> None:
         """Begin a stage. Raises StoppedError if a stop was asked for."""
-        self.name = name
+        self.heart.beat(name)
         self.events.write("stage", name=name)
         if self.stop.asked:
             raise StoppedError(STOPPED_EARLY[self.job])
@@ -99,9 +110,34 @@ def _work(order: WorkerOrder, rank: Rank, stage: _Stage) -> dict[str, Any]:
     from lft.train import jobs
 
     desk: Desk = jobs.Desk(
-        order=order, rank=rank, enter=stage.enter, events=stage.events, stop_asked=lambda: stage.stop.asked
+        order=order,
+        rank=rank,
+        enter=stage.enter,
+        events=stage.events,
+        heart=stage.heart,
+        stop_asked=lambda: stage.stop.asked,
     )
     return jobs.train(desk) if order.job == "train" else jobs.benchmark(desk)
+
+
+def _tell_warnings(events: EventWriter) -> None:
+    """Pass warnings of the libraries on to the launcher, which shows those of all ranks once; the log has them too."""
+
+    class Teller(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            # a formatted warning is "file:line: Class: text" and its source line
+            text = record.getMessage().strip().splitlines()
+            if text:
+                events.write("warning", line=text[0])
+
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))
+    logging.getLogger().addHandler(Teller(logging.WARNING))
+
+
+def _peak_resident_bytes() -> int:
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _die_with_parent() -> None:

@@ -16,8 +16,7 @@ from lft.core.events import Event
 from lft.core.hardware import Machine
 from lft.core.order import WorkerReport
 from lft.core.settings import RunSettings
-from lft.launch.agent import Outcome
-from lft.launch.triage import Failure
+from lft.launch.outcome import Failure, Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
 
 RUN_FILE = "model: {name: a/b}\ndata: {source: c/d}\nlaunch: {cpu_procs: 2}\n"
@@ -182,7 +181,12 @@ def report(**changes: Any) -> WorkerReport:
     ("outcome", "expected"),
     [
         (
-            Outcome(64, failure=Failure(report(error_class="KeyError", traceback="Traceback\nhere"), (1,), 1)),
+            Outcome(
+                exit_code=64,
+                failure=Failure(
+                    report=report(error_class="KeyError", traceback="Traceback\nhere"), ranks=(1,), stopped=1
+                ),
+            ),
             [
                 "rank 1 failed, while training; the other rank was stopped because of it",
                 "Traceback\n    here",
@@ -191,20 +195,36 @@ def report(**changes: Any) -> WorkerReport:
             ],
         ),
         (
-            Outcome(3, failure=Failure(report(exit_code=3, error_class="DataError", traceback="Traceback"), (0, 1), 0)),
+            Outcome(
+                exit_code=3,
+                failure=Failure(
+                    report=report(exit_code=3, error_class="DataError", traceback="Traceback"), ranks=(0, 1), stopped=0
+                ),
+            ),
             ["ranks 0-1 failed, while training", "    no such [layer]", "exit 3"],
         ),
         (
-            Outcome(137, failure=Failure(report(stage="", message="was killed by SIGKILL"), (1,), 7, log_tail="a\nb")),
+            Outcome(
+                exit_code=137,
+                failure=Failure(
+                    report=report(stage="", message="was killed by SIGKILL"), ranks=(1,), stopped=7, log_tail="a\nb"
+                ),
+            ),
             ["rank 1 was killed by SIGKILL; the 7 other ranks were stopped", "    a\n    b\n", "exit 137"],
         ),
         (
-            Outcome(67, failure=Failure(report(exit_code=67, error_class="OutOfMemoryError", traceback="T"), (1,), 1)),
-            ["settings.yaml --set training.batch_size=2 --set training.global_batch_size=32", "exit 67"],
+            Outcome(
+                exit_code=67,
+                failure=Failure(
+                    report=report(exit_code=67, error_class="OutOfMemoryError", traceback="T"), ranks=(1,), stopped=1
+                ),
+                next_step="lft resume o --set training.batch_size=2",
+            ),
+            ["next       lft resume o --set training.batch_size=2", "exit 67"],
         ),
         (
-            Outcome(75, stopped="after step 3, saved"),
-            ["stopped    after step 3, saved; in {out}", "next       lft launch {out}/run/settings.yaml", "exit 75"],
+            Outcome(exit_code=75, stopped="after step 3, saved"),
+            ["stopped    after step 3, saved; in {out}", "next       lft resume {out}", "exit 75"],
         ),
     ],
 )
@@ -241,7 +261,7 @@ def test_the_end_of_a_run_shows_its_scores_and_says_which_changes_are_real(
         },
         "samples": [{"prompt": "[b]say", "reference": "hi", "base": "?", "tuned": "hi"}],
     }
-    outcome = Outcome(0, report={"training": None, "benchmark": benchmark}, problems=("the Hub is away",))
+    outcome = Outcome(exit_code=0, report={"training": None, "benchmark": benchmark}, problems=("the Hub is away",))
     show_outcome(outcome, plan_in(tmp_path))
     text = capsys.readouterr().out
     titles = {"loss": "held-out loss", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}

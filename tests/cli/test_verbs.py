@@ -128,6 +128,7 @@ def test_an_end_is_told_in_words(
 
 def test_the_status_as_json_is_one_document_with_every_rank_that_is_apart(out: Path, capsys: Captured) -> None:
     attempt = RunDir(out).attempts()[0]
+    attempt.order("train").write_text('{"world_size": 40}')
     for rank in range(40):
         beat(attempt, rank, "training" if rank < 25 else f"odd {rank}")
     assert run(["status", "out", "--json"]) == 0
@@ -273,7 +274,11 @@ def test_why_shows_the_end_of_the_log_of_a_rank_that_left_no_report(out: Path, c
 
 def test_why_of_a_run_that_goes_on_tells_of_the_attempt_that_failed_before(out: Path, capsys: Captured) -> None:
     first = RunDir(out).attempts()[0]
-    end(first, 67, failure={"report": fail(first, 1, "out of memory").model_dump(mode="json"), "ranks": [1]})
+    end(
+        first,
+        67,
+        failure={"report": fail(first, 1, "out of memory").model_dump(mode="json"), "ranks": [1], "stopped": 1},
+    )
     new_attempt(out)
     with launcher_at(out):
         assert run(["why", "out"]) == 0

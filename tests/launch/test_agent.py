@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from lft.core.events import Event
 from lft.core.hardware import Machine
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder
 from lft.core.settings import RunSettings
-from lft.launch.agent import Agent, Outcome
+from lft.launch.agent import Agent
+from lft.launch.outcome import Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
 
 pytestmark = pytest.mark.timeout(60)
 
 RANK_SCRIPT = """
-import signal, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from lft.core.events import EventWriter
 from lft.core.order import WorkerOrder, WorkerReport
@@ -31,6 +33,7 @@ from lft.core.run_dir import Attempt, RunDir
 order, behaviour = WorkerOrder.load(Path(sys.argv[1])), sys.argv[2].split()
 rank, attempt, run_dir = Rank.from_environment(), Attempt(order.attempt_dir), RunDir(order.settings.output_dir)
 events = EventWriter(run_dir.events / f"rank-{rank.rank}.jsonl")
+signal.signal(signal.SIGTERM, lambda *_: None)  # as a real rank: it looks between steps
 if {f"{order.job}-waits", f"{order.job}-hangs"} & {*behaviour}:
     leave = (lambda *_: sys.exit(75)) if f"{order.job}-waits" in behaviour else signal.SIG_IGN
     signal.signal(signal.SIGTERM, leave)
@@ -45,6 +48,7 @@ if order.job == "train":
     (run_dir.output_dir / "adapter_config.json").write_text('{"r": 8}')
 WorkerReport(ok=True, rank=rank.rank, stage="", metrics=metrics.get(order.job, {})).save(attempt.report(order.job, rank.rank))
 events.write("done", job=order.job)
+os._exit(0)
 """
 
 
@@ -122,15 +126,7 @@ def test_an_upload_that_fails_leaves_a_finished_run_and_says_how_to_repeat_it(tm
 @pytest.mark.parametrize("job", ["train", "benchmark"])
 def test_a_stopped_run_ends_after_the_job_it_is_in(job: Job, number: signal.Signals, code: int, tmp_path: Path) -> None:
     plan = plan_in(tmp_path, f"{job}-waits")
-    waiting: set[str] = set()
-
-    def stop_when_all_wait(event: Event) -> None:
-        waiting.update([event.writer] if event.kind == "stage" else [])
-        if len(waiting) == 2:
-            os.kill(os.getpid(), number)
-            waiting.clear()
-
-    outcome = Agent(plan, stop_when_all_wait).run()
+    outcome = Agent(plan, when_all_wait(number)).run()
     assert (outcome.exit_code, outcome.failure, outcome.stopped) == (code, None, STOPPED_EARLY[job])
     assert not plan.run_dir.report.exists()
 
@@ -145,10 +141,30 @@ def test_a_stop_that_comes_as_training_ends_still_stops_the_run(tmp_path: Path) 
 
 
 def test_a_run_stopped_by_force_says_so(tmp_path: Path) -> None:
-    plan = plan_in(tmp_path, "train-hangs")
-    outcome = Agent(plan, lambda event: os.kill(os.getpid(), signal.SIGTERM) if event.kind == "stage" else None).run()
+    outcome = Agent(plan_in(tmp_path, "train-hangs"), when_all_wait(signal.SIGTERM, signal.SIGTERM)).run()
     assert (outcome.exit_code, outcome.failure) == (143, None)
     assert outcome.stopped == "stopped at once; this step was not saved"
+
+
+def test_ranks_that_do_not_obey_a_stop_are_named_and_the_run_counts_as_forced(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, "train-hangs", launch={"cpu_procs": 2, "grace_seconds": 0.5})
+    outcome = Agent(plan, when_all_wait(signal.SIGTERM)).run()
+    assert outcome.exit_code == 143
+    assert outcome.stopped == "ranks 0-1 did not stop within 0.5 s and had to be killed; this step was not saved"
+
+
+def when_all_wait(*signals: signal.Signals) -> Callable[[Event], None]:
+    """An observer that sends this process signals once both ranks have entered a stage."""
+    waiting: set[str] = set()
+
+    def observe(event: Event) -> None:
+        waiting.update([event.writer] if event.kind == "stage" else [])
+        if len(waiting) == 2:
+            for number in signals:
+                os.kill(os.getpid(), number)
+            waiting.clear()
+
+    return observe
 
 
 def test_two_runs_never_share_an_output_dir(tmp_path: Path) -> None:

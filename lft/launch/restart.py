@@ -1,0 +1,64 @@
+"""Whether a run that failed is started again, from where, and what to type where it is not. Pure decisions."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from lft.core.errors import FORCED, HANG, OUT_OF_MEMORY, RENDEZVOUS, TRAINING
+from lft.core.order import WorkerReport
+from lft.plan.launch_plan import LaunchPlan
+
+MOST_ATTEMPTS_WITHOUT_A_STEP = 2
+
+
+@dataclass(slots=True)
+class Brake:
+    """Counts attempts that got no further than an earlier one: a failure that comes back at the same step does not pass."""
+
+    farthest: int = 0
+    without_a_step: int = 0
+
+    def note(self, steps: int) -> None:
+        """An attempt has ended after `steps` steps, counted from the start of the run."""
+        self.without_a_step = 0 if steps > self.farthest else self.without_a_step + 1
+        self.farthest = max(self.farthest, steps)
+
+    @property
+    def holds(self) -> bool:
+        """Whether another attempt would only repeat what has happened."""
+        return self.without_a_step >= MOST_ATTEMPTS_WITHOUT_A_STEP
+
+
+def may_pass(report: WorkerReport) -> bool:
+    """Whether the same run may succeed when it is started again.
+
+    Settings, hardware, data and memory stay what they are; a killed or hanging rank, a lost connection, and an error
+    of training that the brake will tell from a lasting one, may not come back.
+    """
+    return report.exit_code in (TRAINING, HANG, RENDEZVOUS) or report.exit_code > FORCED
+
+
+def next_step(report: WorkerReport, plan: LaunchPlan, checkpoint: Path | None) -> str:
+    """What to type after this failure; nothing where the error itself says it."""
+    if report.exit_code == OUT_OF_MEMORY:
+        return f"{_resume(plan, checkpoint, *_smaller(plan))}{_from(checkpoint)}"
+    if may_pass(report):
+        return f"{_resume(plan, checkpoint)}{_from(checkpoint)}"
+    return ""
+
+
+def _smaller(plan: LaunchPlan) -> tuple[str, ...]:
+    """Half the rows, or half the tokens, at a time; the global batch stays."""
+    batch, data = plan.batch, plan.settings.data
+    if batch.micro_batch == 1:
+        return (f"data.max_length={max(2, data.max_length // 2)}",)
+    return (f"training.batch_size={batch.micro_batch // 2}", f"training.global_batch_size={batch.global_batch}")
+
+
+def _resume(plan: LaunchPlan, checkpoint: Path | None, *changes: str) -> str:
+    command = ["lft", "resume", str(plan.settings.output_dir)]
+    return shlex.join(command + [word for change in changes for word in ("--set", change)])
+
+
+def _from(checkpoint: Path | None) -> str:
+    return f"   from {checkpoint.name}" if checkpoint else "   from the first step: there is no checkpoint yet"
