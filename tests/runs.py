@@ -108,9 +108,9 @@ def launcher_at(output_dir: Path, answer: str = "save") -> Iterator[subprocess.P
         process.wait()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
     """Wait until it holds; a deadline that is missed is a failure."""
-    deadline = time.monotonic() + DEADLINE_SECONDS
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
