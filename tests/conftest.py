@@ -64,8 +64,8 @@ def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
     folder = tmp_path_factory.mktemp("models")
     threads = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
-    _make_gpt2(folder / "gpt2")
-    _make_llama(folder / "llama")
+    make_gpt2(folder / "gpt2")
+    make_llama(folder / "llama")
     torch.set_num_threads(threads)
     return TinyModels(folder / "gpt2", folder / "llama")
 
@@ -111,7 +111,8 @@ def _rows() -> list[tuple[str, str]]:
     return random.Random(0).sample(rows, len(rows))
 
 
-def _make_gpt2(folder: Path) -> None:
+def make_gpt2(folder: Path) -> None:
+    """A GPT-2-style model without one."""
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
     texts = [f"{prompt}\n{answer}" for prompt, answer in _rows()]
@@ -124,7 +125,8 @@ def _make_gpt2(folder: Path) -> None:
     _teach(GPT2LMHeadModel(config), tokenizer, [text + "<|endoftext|>" for text in texts], folder)
 
 
-def _make_llama(folder: Path) -> None:
+def make_llama(folder: Path) -> None:
+    """A Llama-style model with a chat template; a few seconds of training."""
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

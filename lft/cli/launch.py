@@ -10,13 +10,23 @@ from lft.cli.present import RunDisplay, show_outcome, show_plan
 from lft.core.hardware import look_at_machine
 from lft.core.run_dir import RunDir
 from lft.launch.agent import Agent
-from lft.plan.launch_plan import LaunchPlan, make_plan
+from lft.plan.launch_plan import LaunchPlan, make_plan, on_node
 
 
 @click.command("launch")
 @plan_options
+@click.option("--rdzv", metavar="HOST:PORT", help="Several nodes without a scheduler: where rank 0 will listen.")
+@click.option("--node-rank", metavar="K", type=int, help="With --rdzv: which of the nodes this one is, from 0.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
-def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], dry_run: bool, **flags: Any) -> int:
+def command(
+    run_file: Path | None,
+    demo: bool,
+    sets: tuple[str, ...],
+    rdzv: str | None,
+    node_rank: int | None,
+    dry_run: bool,
+    **flags: Any,
+) -> int:
     """Plan, start, watch and finish a run.
 
     Settings come from RUN_FILE (or ./lft.yaml), then from the options.
@@ -26,7 +36,7 @@ def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], dry_run: b
     """
     settings = settings_from(run_file, demo, sets, flags)
     run_dir = RunDir(settings.output_dir)
-    plan = make_plan(settings, look_at_machine(), run_dir.next_attempt().number)
+    plan = on_node(make_plan(settings, look_at_machine(), run_dir.next_attempt().number), node_rank, rdzv)
     return carry_out(plan, dry_run=dry_run)
 
 
@@ -36,6 +46,7 @@ def carry_out(plan: LaunchPlan, *, dry_run: bool) -> int:
     if dry_run:
         return 0
     with RunDisplay() as display:
-        outcome = Agent(plan, display.observe).run()
-    show_outcome(outcome, plan)
+        agent = Agent(plan, display.observe)
+        outcome = agent.run()
+    show_outcome(outcome, agent.plan)
     return outcome.exit_code

@@ -13,13 +13,14 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from lft.core.errors import DONE, TRAINING
+from lft.core.errors import DONE, NEXT, TRAINING
 from lft.core.events import Event
 from lft.core.words import clock, counted, ranges
 from lft.launch.outcome import Failure, Outcome
 from lft.plan.launch_plan import LaunchPlan
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
+LAST_CALLS = 3
 METRICS = {"loss": "held-out loss", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
@@ -179,10 +180,12 @@ def _show_failure(console: Console, outcome: Outcome, failure: Failure, plan: La
     if report.error_class:
         _line(console, f"  {failure.who()} failed{where}{rest}")
         expected = report.error_class.endswith("Error") and report.exit_code != TRAINING
-        shown = report.message if expected else report.traceback.rstrip()
+        shown = report.message.partition(NEXT)[0] if expected and outcome.next_step else report.message
+        shown = shown if expected else brief(report.traceback)
     else:
-        _line(console, f"  {failure.who()} {report.message}{where}{rest}")
-        shown = report.traceback or failure.log_tail
+        comma = "," if where else ""
+        _line(console, f"  {failure.who()}{where}{comma} {report.message}{rest}")
+        shown = brief(report.traceback) if report.traceback else failure.log_tail
     if shown:
         _line(console, "    " + shown.replace("\n", "\n    "))
     if report.is_victim and plan.topology.nodes > 1:
@@ -190,6 +193,18 @@ def _show_failure(console: Console, outcome: Outcome, failure: Failure, plan: La
     if outcome.next_step:
         _line(console, f"  next       {outcome.next_step}")
     _line(console, f"  log        {attempt.log(failure.report.rank)}")
+
+
+def brief(traceback: str) -> str:
+    """The calls nearest to an error, first or last, without the libraries' way there and without markers."""
+    lines = [line for line in traceback.rstrip().splitlines() if set(line.strip()) - set("^~")]
+    calls = [index for index, line in enumerate(lines) if line.startswith("  File ")]
+    if len(calls) <= LAST_CALLS:
+        return "\n".join(lines)
+    left_out = f"... {len(calls) - LAST_CALLS} calls"
+    if lines[0].startswith("most recent call first"):
+        return "\n".join([*lines[: calls[LAST_CALLS]], left_out])
+    return "\n".join([left_out, *lines[calls[-LAST_CALLS] :]])
 
 
 def _show_report(console: Console, report: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
 from lft.launch.follow import RunStatus, existing_run, read_status, training_attempts
 from lft.launch.resuming import resume_point
-from lft.plan.launch_plan import make_plan
+from lft.plan.launch_plan import make_plan, on_node
 
 
 @click.command("resume")
@@ -41,7 +41,8 @@ def command(output_dir: Path, sets: tuple[str, ...], dry_run: bool, **flags: Any
         click.echo(f"  left out   {words}")
     where = point.checkpoint.name if point.checkpoint else "the first step: there is no complete checkpoint"
     click.echo(f"  resume     from {where}")
-    plan = make_plan(settings=settings, machine=look_at_machine(), attempt=run_dir.next_attempt().number)
+    number = run_dir.next_attempt().number
+    plan = on_node(make_plan(settings=settings, machine=look_at_machine(), attempt=number), None, None)
     return carry_out(plan.model_copy(update={"resume_from": point.checkpoint}), dry_run=dry_run)
 
 

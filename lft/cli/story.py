@@ -65,10 +65,12 @@ def told_code(code: int) -> str:
 
 
 def told_place(report: WorkerReport, ranks: tuple[int, ...] = ()) -> str:
-    """`rank 5 on gpu-a2, at step 412, while training`."""
+    """`rank 5 on gpu-a2, at step 412, while training`; several ranks may be on several nodes."""
+    ranks = ranks or (report.rank,)
+    node = f" on {report.node}" if report.node and len(ranks) == 1 else ""
     step = f", at step {report.step + 1:,}" if report.step is not None else ""
     stage = f", while {report.stage}" if report.stage else ""
-    return rank_names(ranks or [report.rank]) + (f" on {report.node}" if report.node else "") + step + stage
+    return rank_names(ranks) + node + step + stage
 
 
 def told_progress(progress: Progress) -> str:

@@ -1,11 +1,14 @@
-"""A rank's heartbeat: what it is doing and how far it is, in a file it rewrites; no collective, no other rank."""
+"""A rank's heartbeat: what it is doing and how far it is, in a file of its own; no collective, no other rank."""
 
+import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-MOST_OFTEN_SECONDS = 1.0
+BYTES = 256
+"""Of every beat, so that a shorter one leaves nothing of a longer one."""
 
 
 class Beat(BaseModel):
@@ -17,7 +20,7 @@ class Beat(BaseModel):
     step: int | None = None
     total: int | None = None
     time_ns: int
-    """When this stage and step were first true."""
+    """When the rank last went on."""
 
     @classmethod
     def load(cls, path: Path) -> "Beat | None":
@@ -29,30 +32,18 @@ class Beat(BaseModel):
 
 
 class Heart:
-    """Writes the beats of one rank: every stage, and steps at most once in MOST_OFTEN_SECONDS.
+    """Writes the beats of one rank, each over the last: microseconds, also where the run directory is on a network.
 
-    `last` is always the newest, written or not, for this rank's own failure report.
+    `last` is the newest, for this rank's own failure report.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.last = path, Beat(stage="starting", time_ns=time.time_ns())
+        self.last = Beat(stage="starting", time_ns=time.time_ns())
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._aside = path.with_name(f".{path.name}")
-        self._written = 0.0
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def beat(self, stage: str, step: int | None = None, total: int | None = None) -> None:
         """Tell that this rank goes on. A full disk must not stop it."""
-        is_new_stage = stage != self.last.stage
         self.last = Beat(stage=stage, step=step, total=total, time_ns=time.time_ns())
-        now = time.monotonic()
-        if is_new_stage or step == total or now - self._written >= MOST_OFTEN_SECONDS:
-            self._written = now
-            self._write()
-
-    def _write(self) -> None:
-        # renamed but not synced: it is for readers of this moment, and a step must not wait for a disk
-        try:
-            self._aside.write_text(self.last.model_dump_json(), encoding="utf-8")
-            self._aside.replace(self.path)
-        except OSError:
-            return
+        with suppress(OSError):
+            os.pwrite(self._file, self.last.model_dump_json().encode().ljust(BYTES), 0)

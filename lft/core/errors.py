@@ -25,6 +25,9 @@ SAVED = 75
 STOPPED = 130
 FORCED = 128
 
+NEXT = "\n  next   "
+"""Between an error and what to type."""
+
 EXIT_CODES: dict[int, str] = {
     DONE: "done",
     SETTINGS: "usage or settings; a local path that does not exist is one",
@@ -50,7 +53,7 @@ class LftError(Exception):
         self.next_step = next_step
 
     def __str__(self) -> str:
-        return f"{self.message}\n  next   {self.next_step}" if self.next_step else self.message
+        return f"{self.message}{NEXT}{self.next_step}" if self.next_step else self.message
 
 
 class SettingsError(LftError):

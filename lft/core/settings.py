@@ -205,7 +205,7 @@ class LaunchSettings(Section):
     """How often the run is started again from its last checkpoint after a failure that may pass."""
 
     hang_timeout_seconds: Literal["auto"] | Annotated[float, Field(gt=0), NoBool] = "auto"
-    """No progress of any rank for so long is a hang; auto learns it from the steps, and is generous while loading."""
+    """Once steps are made: no progress of any rank for so long is a hang; auto: 20 times the slowest step, at least 120."""
 
     join_timeout_seconds: Annotated[float, Field(gt=0), NoBool] = 600.0
     """How long ranks wait for each other before they train."""

@@ -41,6 +41,7 @@ class Agent:
     def __init__(self, plan: LaunchPlan, observe: Observer) -> None:
         self.plan, self.observe = plan, observe
         self.stop = StopRequests(plan.run_dir.stop_request)
+        self._told_stop = False
 
     @property
     def attempt(self) -> Attempt:
@@ -76,7 +77,9 @@ class Agent:
         self.plan = self.plan.model_copy(update={"attempt": number, "resume_from": checkpoint})
         whence = checkpoint.name if checkpoint else "the first step"
         message = outcome.failure.report.message.splitlines()[0]
-        line = f"restart    {outcome.failure.who()} {message}; going on from {whence}, {left} restarts left"
+        self._say(f"restart    {outcome.failure.who()} {message}; going on from {whence}, {left} restarts left")
+
+    def _say(self, line: str) -> None:
         self.observe(Event("rank-0", "notice", {"line": line}, time.time()))
 
     def _braked(self, outcome: Outcome, brake: Brake) -> Outcome:
@@ -130,6 +133,9 @@ class Agent:
         stages: set[str] = set()
 
         def pass_on_events() -> None:
+            if self.stop.received and not self._told_stop:
+                self._told_stop = True
+                self._say("stopping   after this step; once more (Ctrl-C, SIGTERM, lft stop --now) stops at once")
             for event in tail.new_events():
                 if event.kind == "stage":
                     stages.add(event.data["name"])

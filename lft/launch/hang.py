@@ -32,7 +32,10 @@ class HangWatch:
     """Follows the beats of this node's ranks."""
 
     def __init__(self, attempt: Attempt, timeout_seconds: float | None) -> None:
-        """`timeout_seconds` None: SLOWEST_STEPS times the slowest step seen, and LOADING_SECONDS before there is one."""
+        """`timeout_seconds` holds once a step is done; None: SLOWEST_STEPS times the slowest step seen.
+
+        Before that it is LOADING_SECONDS in any case: a timeout chosen for steps must not end a slow start.
+        """
         self.timeout_seconds = timeout_seconds
         self.beats: dict[int, Beat] = {}
         self._attempt = attempt
@@ -47,10 +50,12 @@ class HangWatch:
 
     def limit_seconds(self, running: Collection[int]) -> float:
         """How long they may be silent."""
+        if not all(self._beat(rank).step for rank in running):
+            return LOADING_SECONDS
         if self.timeout_seconds is not None:
             return self.timeout_seconds
-        measured = self._slowest_step and all((self._beat(rank).step or 0) > 1 for rank in running)
-        return max(SHORTEST_SECONDS, SLOWEST_STEPS * self._slowest_step) if measured else LOADING_SECONDS
+        measured = max(SHORTEST_SECONDS, SLOWEST_STEPS * self._slowest_step)
+        return measured if self._slowest_step else LOADING_SECONDS
 
     def _look(self, running: Collection[int]) -> None:
         now = time.monotonic()

@@ -17,6 +17,8 @@ from lft.launch.supervisor import Ended
 
 LOG_LINES = 15
 LOG_BYTES = 65_536
+DEATH = "Fatal Python error: "
+"""What faulthandler writes first."""
 
 
 def find_failure(ended: Ended, attempt: Attempt) -> Failure | None:
@@ -132,11 +134,12 @@ def _without_report(exit_: Exit, attempt: Attempt, message: str) -> WorkerReport
 
 
 def _log_tail(attempt: Attempt, rank: int) -> str:
-    """The last lines of a rank's log, however long it is."""
+    """The last lines of a rank's log, however long it is; those of its death where Python could write some."""
     try:
         with attempt.log(rank).open("rb") as stream:
             stream.seek(max(0, stream.seek(0, os.SEEK_END) - LOG_BYTES))
-            lines = stream.read().decode(errors="replace").splitlines()
+            text = stream.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(lines[-LOG_LINES:])
+    _, death, stack = text.rpartition(DEATH)
+    return "\n".join((death + stack).splitlines()[:LOG_LINES] if death else text.splitlines()[-LOG_LINES:])

@@ -7,6 +7,7 @@ import ctypes
 import faulthandler
 import logging
 import os
+import re
 import resource
 import signal
 import sys
@@ -35,6 +36,8 @@ LIBRARY_DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
+WARNING = re.compile(r"(?:\S+:\d+: (?P<kind>\w+): )?(?P<text>.+)")
+FOR_DEVELOPERS = ("FutureWarning", "DeprecationWarning", "PendingDeprecationWarning")
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
@@ -57,6 +60,7 @@ def main(arguments: list[str]) -> int:
     """Run the order; returns the exit code. torchrun and deepspeed may put their own arguments before the order."""
     stop = StopRequest()
     stop.listen()
+    faulthandler.enable()
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     _die_with_parent()
     try:
@@ -126,9 +130,9 @@ def _tell_warnings(events: EventWriter) -> None:
     class Teller(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             # a formatted warning is "file:line: Class: text" and its source line
-            text = record.getMessage().strip().splitlines()
-            if text:
-                events.write("warning", line=text[0])
+            found = WARNING.match(record.getMessage().strip())
+            if found and found["kind"] not in FOR_DEVELOPERS:
+                events.write("warning", line=found["text"])
 
     logging.captureWarnings(True)
     logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))

@@ -39,7 +39,7 @@ if {f"{order.job}-waits", f"{order.job}-hangs"} & {*behaviour}:
     signal.signal(signal.SIGTERM, leave)
     events.write("stage", name={"train": "training", "benchmark": "answering"}[order.job])
     time.sleep(1000)
-if f"{order.job}-fails" in behaviour:
+if f"{order.job}-fails" in behaviour or (f"{order.job}-fails-once" in behaviour and attempt.number == 0):
     error = ValueError(f"no {order.job}")
     WorkerReport.of_failure(rank.rank, order.job, error, "Traceback").save(attempt.failure(rank.rank))
     sys.exit(64)

@@ -1,0 +1,1 @@
+"""Real runs with a rank, or their launcher, made to fail; see faults.py."""

@@ -1,0 +1,86 @@
+"""Which failures are worth another attempt, and when to stop trying; what to type where a human has to."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lft.core.order import WorkerReport
+from lft.core.run_dir import MANIFEST
+from lft.launch.agent import Agent
+from lft.launch.restart import Brake, may_pass, next_step
+from tests.launch.test_agent import plan_in
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "passes"),
+    [(2, False), (3, False), (67, False), (70, False), (64, True), (65, True), (66, True), (137, True), (139, True)],
+)
+def test_only_what_may_pass_is_tried_again(exit_code: int, passes: bool) -> None:
+    assert may_pass(WorkerReport(ok=False, rank=0, stage="training", exit_code=exit_code)) is passes
+
+
+@pytest.mark.parametrize(
+    ("steps", "holds"),
+    [
+        ([0], False),
+        ([0, 0], True),
+        ([12, 12], False),
+        ([12, 12, 12], True),
+        ([12, 8, 14, 14], False),
+        ([3, 9, 20], False),
+    ],
+)
+def test_two_attempts_without_a_new_step_are_the_last(steps: list[int], holds: bool) -> None:
+    brake = Brake()
+    for reached in steps:
+        assert not brake.holds
+        brake.note(reached)
+    assert brake.holds is holds
+
+
+def test_a_run_that_fails_for_good_ends_with_65_after_two_attempts_and_says_why(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, "train-fails", launch={"cpu_procs": 2, "restarts": 5})
+    agent = Agent(plan, lambda _: None)
+    outcome = agent.run()
+    assert (outcome.exit_code, agent.plan.attempt) == (65, 1)
+    assert outcome.problems == ("not started again: 2 attempts in a row got no further than step 0",)
+    assert outcome.failure is not None
+    assert outcome.failure.report.message == "no train", "the error itself stays in sight"
+
+
+def test_a_failure_that_passes_costs_one_restart_and_the_run_is_finished(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, "train-fails-once", launch={"cpu_procs": 2, "restarts": 1})
+    said: list[str] = []
+    agent = Agent(plan, lambda event: said.append(event.data.get("line", "")))
+    outcome = agent.run()
+    assert (outcome.exit_code, agent.plan.attempt) == (0, 1)
+    assert outcome.report is not None
+    restart = next(line for line in said if line.startswith("restart"))
+    assert "no train; going on from the first step, 0 restarts left" in restart
+    codes = [json.loads(attempt.outcome.read_text())["exit_code"] for attempt in plan.run_dir.attempts()]
+    assert codes == [64, 0], "each attempt keeps how it ended"
+
+
+def test_a_restart_goes_on_from_the_newest_complete_checkpoint(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, "train-fails-once", launch={"cpu_procs": 2, "restarts": 1})
+    for step, sizes in ((10, {"w": 1}), (20, {"w": 1}), (30, {"w": 2}), (40, None)):
+        folder = plan.run_dir.checkpoint(step)
+        folder.mkdir(parents=True)
+        (folder / "w").write_text("x")
+        if sizes is not None:
+            (folder / MANIFEST).write_text(json.dumps({"step": step, "files": sizes}))
+    agent = Agent(plan, lambda _: None)
+    agent.run()
+    assert agent.plan.resume_from == plan.run_dir.checkpoint(20), "30 lost a byte, 40 was never finished"
+    order = json.loads(agent.attempt.order("train").read_text())
+    assert order["resume_from"] == str(plan.run_dir.checkpoint(20))
+
+
+def test_after_running_out_of_memory_the_next_command_needs_less_and_keeps_the_global_batch(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path / "my run")
+    report = WorkerReport(ok=False, rank=0, stage="training", exit_code=67)
+    typed = next_step(report, plan, tmp_path / "checkpoint-400")
+    assert typed.startswith(f"lft resume '{tmp_path}/my run/out' --set training.batch_size=2")
+    assert "--set training.global_batch_size=32" in typed
+    assert typed.endswith("from checkpoint-400")
