@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from lft.core.errors import PreflightError, SettingsError
-from lft.core.run_dir import RunDir
+from lft.core.run_dir import Attempt, RunDir
 from lft.plan.launch_plan import LaunchPlan
 
 
@@ -21,10 +21,15 @@ def finished_plan(output_dir: Path) -> LaunchPlan:
         raise PreflightError(
             f"the run in {output_dir} has no adapter yet", next_step=f"lft launch {run_dir.settings} finishes it"
         )
-    try:
-        plan = LaunchPlan.model_validate_json(finished[-1].plan.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise PreflightError(f"{finished[-1].plan} cannot be read: {error}") from None
+    plan = read_plan(finished[-1])
     # the folder may have been moved or copied since
     settings = plan.settings.model_copy(update={"output_dir": run_dir.output_dir})
     return plan.model_copy(update={"settings": settings, "attempt": run_dir.next_attempt().number})
+
+
+def read_plan(attempt: Attempt) -> LaunchPlan:
+    """What an attempt was planned to do. Raises PreflightError."""
+    try:
+        return LaunchPlan.model_validate_json(attempt.plan.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise PreflightError(f"{attempt.plan} cannot be read: {error}") from None

@@ -6,12 +6,10 @@ from typing import Any
 import click
 
 from lft.cli.options import plan_options, settings_from
+from lft.cli.planning import plan_here
 from lft.cli.present import RunDisplay, show_outcome, show_plan
-from lft.core.hardware import look_at_machine
-from lft.core.rows import about_rows
-from lft.core.run_dir import RunDir
 from lft.launch.agent import Agent
-from lft.plan.launch_plan import make_plan, on_node
+from lft.plan.launch_plan import LaunchPlan, on_node
 
 
 @click.command("launch")
@@ -36,10 +34,11 @@ def command(
     lft launch run.yaml --gpus 4 --set training.num_epochs=1
     """
     settings = settings_from(run_file, demo, sets, flags)
-    run_dir = RunDir(settings.output_dir)
-    attempt = run_dir.next_attempt().number
-    plan = make_plan(settings, look_at_machine(), attempt, about_rows(settings.data))
-    plan = on_node(plan, node_rank, rdzv)
+    return carry_out(on_node(plan_here(settings), node_rank, rdzv), dry_run=dry_run)
+
+
+def carry_out(plan: LaunchPlan, *, dry_run: bool) -> int:
+    """Show a plan and, but for a dry run, run it to its end; returns the exit code."""
     show_plan(plan)
     if dry_run:
         return 0

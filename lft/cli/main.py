@@ -15,6 +15,11 @@ from lft.core.errors import BUG, DONE, FORCED, PREFLIGHT, SETTINGS, STOPPED, Lft
 VERBS = {
     "launch": "Plan, start, watch and finish a run.",
     "plan": "Show what a run would do, and why.",
+    "status": "Say how far a run is, and how its attempts ended.",
+    "logs": "Show what the ranks of a run print.",
+    "why": "Tell the whole story of a failure.",
+    "stop": "Let a run save, and stop it.",
+    "resume": "Go on from a run's newest checkpoint.",
     "benchmark": "Compare base and tuned model of a finished run again.",
     "upload": "Upload a finished run's adapter to the Hugging Face Hub.",
     "schema": "Print the run file's JSON Schema, for editors.",

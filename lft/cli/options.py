@@ -1,6 +1,6 @@
 """The options that change what a run does, shared by the verbs that plan one; and settings made from them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ FLAGS = {
     "grace": "launch.grace_seconds",
 }
 
-_OPTIONS = (
+_WHAT = (
     click.argument("run_file", required=False, type=click.Path(path_type=Path)),
     click.option(
         "--demo", is_flag=True, help="The embedded example: SmolLM2-135M-Instruct learns WordNet definitions."
@@ -38,6 +38,8 @@ _OPTIONS = (
     click.option("--model", metavar="NAME", help="Hub id, folder or .gguf file."),
     click.option("--dataset", metavar="SOURCE", help="File, folder, pattern or Hub data set."),
     click.option("--output-dir", metavar="DIR", help="Folder of the adapter."),
+)
+_HOW = (
     click.option("--gpus", metavar="N|auto", help="GPUs per node; 0 runs on the CPU."),
     click.option("--nodes", metavar="N", help="Machines of the run."),
     click.option("--cpu-procs", metavar="N|auto", help="Ranks per node on the CPU."),
@@ -55,9 +57,23 @@ _OPTIONS = (
 
 def plan_options(function: Function) -> Function:
     """Add the run file and all options of a plan to a command."""
-    for option in reversed(_OPTIONS):
+    return _with(_WHAT + _HOW, function)
+
+
+def resume_options(function: Function) -> Function:
+    """Add those options of a plan that change how a run that is there goes on."""
+    return _with(_HOW, function)
+
+
+def _with(options: Sequence[Callable[[Function], Function]], function: Function) -> Function:
+    for option in reversed(options):
         function = option(function)
     return function
+
+
+def given_flags(flags: dict[str, Any]) -> dict[str, tuple[str, object]]:
+    """Setting -> flag and value, of the flags that were given."""
+    return {FLAGS[name]: (f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value is not None}
 
 
 def settings_from(run_file: Path | None, demo: bool, sets: tuple[str, ...], flags: dict[str, Any]) -> RunSettings:
@@ -65,7 +81,7 @@ def settings_from(run_file: Path | None, demo: bool, sets: tuple[str, ...], flag
 
     Raises SettingsError; without any file, model and data it says how to get one.
     """
-    given = {FLAGS[name]: (f"--{name.replace('_', '-')}", value) for name, value in flags.items() if value is not None}
+    given = given_flags(flags)
     if demo and run_file is not None:
         raise SettingsError([f"--demo  brings its own settings, and {run_file} is named too; leave out one of them"])
     if demo:

@@ -6,13 +6,10 @@ from typing import Any
 import click
 
 from lft.cli.options import plan_options, settings_from
+from lft.cli.planning import plan_here
 from lft.cli.present import show_commands, show_plan
 from lft.core.files import write_text
-from lft.core.hardware import look_at_machine
-from lft.core.rows import about_rows
-from lft.core.run_dir import RunDir
 from lft.plan.document import plan_document
-from lft.plan.launch_plan import make_plan
 
 
 @click.command("plan")
@@ -27,9 +24,7 @@ def command(
     \b
     lft plan run.yaml --gpus 4
     """
-    settings = settings_from(run_file, demo, sets, flags)
-    attempt = RunDir(settings.output_dir).next_attempt()
-    plan = make_plan(settings, look_at_machine(), attempt.number, about_rows(settings.data))
+    plan = plan_here(settings_from(run_file, demo, sets, flags))
     if write is not None:
         for name, text in plan.files().items():
             write_text(write / name, text)

@@ -7,13 +7,15 @@ from types import TracebackType
 from typing import Any
 
 from rich.console import Console
+from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from lft.core.errors import DONE, NEXT, TRAINING
 from lft.core.events import Event
-from lft.core.words import counted, ranges
+from lft.core.words import clock, counted, ranges
 from lft.launch.outcome import Failure, Outcome
 from lft.plan.commands import command_line, other_launchers
 from lft.plan.launch_plan import LaunchPlan
@@ -130,13 +132,35 @@ class RunDisplay:
         if "tokens_per_step" in self._facts:
             parts.append(f"{self._facts['tokens_per_step'] * step / seconds:,.0f} tok/s")
         if step:
-            parts.append(f"eta {_clock(seconds / step * (total - step))}")
+            parts.append(f"eta {clock(seconds / step * (total - step))}")
         return "  ".join(parts)
 
     def _end_bar(self) -> None:
         if self._task is not None:
             self._progress.remove_task(self._task)
             self._task = None
+
+
+class LiveLines:
+    """Lines that replace each other in place on a terminal; anywhere else nothing is shown."""
+
+    def __init__(self) -> None:
+        console = Console(highlight=False, emoji=False)
+        self.is_terminal = console.is_terminal
+        self._live = Live(console=console, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> "LiveLines":
+        if self.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def show(self, lines: list[str]) -> None:
+        """Show these lines instead of those before."""
+        if self.is_terminal:
+            self._live.update(Text("\n".join(lines)), refresh=True)
 
 
 def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
@@ -206,7 +230,7 @@ def _show_report(console: Console, report: dict[str, Any]) -> None:
         peaks = training["peak_memory_bytes_by_rank"]
         _line(
             console,
-            f"  trained    {training['steps']} steps in {_clock(training['seconds'])}, "
+            f"  trained    {training['steps']} steps in {clock(training['seconds'])}, "
             f"{training['tokens_per_second']:,.0f} tokens/s over {counted(len(peaks), 'rank')}, "
             f"peak memory {max(peaks) / 2**30:.1f} GiB a rank, "
             f"{training['trainable_parameters']:,} of {training['parameters']:,} parameters",
@@ -244,12 +268,6 @@ def _samples(samples: list[dict[str, str]]) -> Table:
     for sample in samples:
         table.add_row(*(escape(sample[key]) for key in ("prompt", "reference", "base", "tuned")))
     return table
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 def _line(console: Console, text: str) -> None:

@@ -17,3 +17,24 @@ def ranges(numbers: Iterable[int]) -> str:
         else:
             spans.append([number])
     return ", ".join("-".join(map(str, span)) for span in spans)
+
+
+def rank_names(ranks: Iterable[int]) -> str:
+    """`rank 1`, `ranks 0-3, 7`."""
+    numbers = set(ranks)
+    return ("rank " if len(numbers) == 1 else "ranks ") + ranges(numbers)
+
+
+def clock(seconds: float) -> str:
+    """`1:02:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h`, `2 days`: no more digits than a reader needs."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

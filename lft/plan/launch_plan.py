@@ -151,8 +151,8 @@ def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0, rows: i
     strategy = plan_strategy(settings.launch.strategy, topology)
     notices = topology.notices
     if notices:
-        wanted, rows = wanted_global_batch(settings.training, topology.asked_ranks), batch.global_batch
-        change = f"stays {rows}" if rows == wanted else f"grows from {wanted} to {rows}"
+        wanted, made = wanted_global_batch(settings.training, topology.asked_ranks), batch.global_batch
+        change = f"stays {made}" if made == wanted else f"grows from {wanted} to {made}"
         notices = (f"{notices[0]}; the global batch {change} (accumulation {batch.accumulation})",)
     # frozen, so that the same steps are computed where the run goes on with fewer or more ranks
     training = settings.training.model_copy(update={"global_batch_size": batch.global_batch})

@@ -1,0 +1,131 @@
+"""A run in words: how far it is, how an attempt ended, who ran it, and what to type next. Facts in, lines out."""
+
+import shlex
+import signal
+from pathlib import Path
+
+from lft.core.errors import DONE, EXIT_CODES, FORCED
+from lft.core.order import WorkerReport
+from lft.core.words import clock, counted, duration, rank_names
+from lft.launch.follow import AttemptStatus, Progress, RankBeat, RunStatus, seconds_since
+from lft.launch.outcome import Outcome
+
+QUIET_SECONDS = 10.0
+"""From then on it is said when the ranks were last heard."""
+MOST_NAMED = 8
+"""Lines about ranks that differ, at most; --json has all."""
+
+
+def typed(verb: str, output_dir: Path) -> str:
+    """`lft VERB OUTPUT_DIR`, as one would type it."""
+    return f"lft {verb} {shlex.quote(str(output_dir))}"
+
+
+def launcher_gone(attempt: AttemptStatus) -> str:
+    """What is known when a launcher left without writing how the attempt ended."""
+    return f"the launcher ({attempt.launcher}) is gone without a word; its ranks died with it"
+
+
+def told_attempt(attempt: AttemptStatus, progress: Progress | None) -> str:
+    """One attempt on one line; `progress` where it has not ended."""
+    name, launcher = f"attempt {attempt.number}", attempt.launcher
+    if attempt.outcome is not None:
+        ago = f", {duration(seconds_since(attempt.outcome.ended_ns))} ago" if attempt.outcome.ended_ns else ""
+        return f"{name} {told_end(attempt.outcome)}{ago}"
+    where = f", {told_progress(progress)}" if progress and progress.stage else ""
+    if attempt.state == "running":
+        return f"{name} running ({launcher}){where}" if launcher else f"{name} is starting"
+    if attempt.state == "gone":
+        return f"{name} {launcher_gone(attempt)}{where}"
+    return f"{name} was started without a launcher of lft, which would say how it ended{where}"
+
+
+def told_end(outcome: Outcome) -> str:
+    """How an attempt ended, and its exit code."""
+    if outcome.exit_code == DONE:
+        done = ", ".join(["done", *([f"uploaded to {outcome.uploaded}"] if outcome.uploaded else [])])
+        return f"{done}, but {'; '.join(outcome.problems)}" if outcome.problems else done
+    code = f"exit {outcome.exit_code}"
+    if outcome.failure is not None:
+        report = outcome.failure.report
+        what = first_line(report.message) or report.error_class or "it left no word"
+        place = told_place(report, outcome.failure.ranks)
+        return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.problems])
+    return f"ended ({code}, {told_code(outcome.exit_code)})" + (f": {outcome.stopped}" if outcome.stopped else "")
+
+
+def told_code(code: int) -> str:
+    """What an exit code means."""
+    if code in EXIT_CODES:
+        return EXIT_CODES[code]
+    try:
+        return f"forced to end by {signal.Signals(code - FORCED).name}"
+    except ValueError:
+        return "the exit code of a rank that left no report"
+
+
+def told_place(report: WorkerReport, ranks: tuple[int, ...] = ()) -> str:
+    """`rank 5 on gpu-a2, at step 412, while training`; several ranks may be on several nodes."""
+    ranks = ranks or (report.rank,)
+    node = f" on {report.node}" if report.node and len(ranks) == 1 else ""
+    step = f", at step {report.step + 1:,}" if report.step is not None else ""
+    stage = f", while {report.stage}" if report.stage else ""
+    return rank_names(ranks) + node + step + stage
+
+
+def told_progress(progress: Progress) -> str:
+    """Stage and step of most ranks, loss, speed, time left; and since when nothing was heard."""
+    pace = progress.pace
+    parts = [progress.stage + _of_steps(progress.step, progress.total)]
+    if pace.loss is not None:
+        parts.append(f"loss {pace.loss:.3g}")
+    if pace.tokens_per_second is not None:
+        parts.append(f"{pace.tokens_per_second:,.0f} tok/s")
+    if pace.eta_seconds is not None:
+        parts.append(f"eta {clock(pace.eta_seconds)}")
+    quiet = seconds_since(progress.heard_ns) if progress.heard_ns else 0.0
+    if quiet >= QUIET_SECONDS:
+        parts.append(f"last heard {duration(quiet)} ago")
+    return ", ".join(parts)
+
+
+def told_apart(ranks: tuple[RankBeat, ...]) -> list[str]:
+    """The ranks that differ from most, those that differ alike on one line."""
+    alike: dict[tuple[str, int | None, int | None], list[RankBeat]] = {}
+    for each in ranks:
+        key = (each.beat.stage, each.beat.step, each.beat.total) if each.beat else ("", None, None)
+        alike.setdefault(key, []).append(each)
+    lines = []
+    for (stage, step, total), those in alike.items():
+        who = f"{rank_names(each.rank for each in those)} {'is' if len(those) == 1 else 'are'}"
+        heard = max((each.beat.time_ns for each in those if each.beat), default=0)
+        ago = duration(seconds_since(heard))
+        lines.append(f"{who} at {stage}{_of_steps(step, total)}, last heard {ago} ago" if heard else f"{who} not heard")
+    if len(lines) > MOST_NAMED:
+        lines[MOST_NAMED:] = [f"and {counted(len(lines) - MOST_NAMED, 'group')} of ranks more; --json names all"]
+    return lines
+
+
+def next_step(status: RunStatus, output_dir: Path) -> str:
+    """What to type next."""
+    newest = status.attempts[0]
+    if status.is_alive:
+        return f"{typed('logs', output_dir)} --follow     or: {typed('stop', output_dir)}"
+    if newest.outcome is not None and newest.outcome.next_step:
+        return newest.outcome.next_step
+    if status.is_trained:
+        return f"{typed('benchmark', output_dir)}     compares base and tuned model again"
+    if newest.outcome is not None and newest.outcome.failure is not None:
+        return f"{typed('why', output_dir)}     then: {typed('resume', output_dir)}"
+    return typed("resume", output_dir)
+
+
+def first_line(text: str) -> str:
+    """The first line of a message that may have many."""
+    return text.strip().partition("\n")[0]
+
+
+def _of_steps(step: int | None, total: int | None) -> str:
+    if step is None:
+        return ""
+    return f" step {step:,}" + (f"/{total:,}" if total is not None else "")
