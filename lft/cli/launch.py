@@ -6,11 +6,10 @@ from typing import Any
 import click
 
 from lft.cli.options import plan_options, settings_from
+from lft.cli.planning import plan_here
 from lft.cli.present import RunDisplay, show_outcome, show_plan
-from lft.core.hardware import look_at_machine
-from lft.core.run_dir import RunDir
 from lft.launch.agent import Agent
-from lft.plan.launch_plan import LaunchPlan, make_plan, on_node
+from lft.plan.launch_plan import LaunchPlan, on_node
 
 
 @click.command("launch")
@@ -35,9 +34,7 @@ def command(
     lft launch run.yaml --gpus 4 --set training.num_epochs=1
     """
     settings = settings_from(run_file, demo, sets, flags)
-    run_dir = RunDir(settings.output_dir)
-    plan = on_node(make_plan(settings, look_at_machine(), run_dir.next_attempt().number), node_rank, rdzv)
-    return carry_out(plan, dry_run=dry_run)
+    return carry_out(on_node(plan_here(settings), node_rank, rdzv), dry_run=dry_run)
 
 
 def carry_out(plan: LaunchPlan, *, dry_run: bool) -> int:

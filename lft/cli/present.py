@@ -17,6 +17,7 @@ from lft.core.errors import DONE, NEXT, TRAINING
 from lft.core.events import Event
 from lft.core.words import clock, counted, ranges
 from lft.launch.outcome import Failure, Outcome
+from lft.plan.commands import command_line, other_launchers
 from lft.plan.launch_plan import LaunchPlan
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
@@ -33,6 +34,22 @@ def show_plan(plan: LaunchPlan) -> None:
         console.print(f"  [bold]{choice.name:<10}[/bold] {escape(choice.value)}{reason}", soft_wrap=True)
     for notice in plan.notices:
         _line(console, f"  note       {notice}")
+
+
+def show_commands(plan: LaunchPlan) -> None:
+    """How to start the ranks by hand, each command on one line, to be copied."""
+    console = Console(highlight=False, emoji=False)
+    others = other_launchers(plan)
+    on_nodes = " on each node" if plan.topology.nodes > 1 else ""
+    part = f"   [dim]one rank; lft starts {plan.topology.ranks_per_node}{on_nodes}[/dim]" if others else ""
+    console.print(f"  [bold]command[/bold]    {escape(command_line(plan))}{part}", soft_wrap=True)
+    for command in others:
+        console.print(f"  [bold]or all[/bold]     {escape(command)}", soft_wrap=True)
+    numbers = "; NODE is 0 on the first node" if plan.topology.nodes > 1 else ""
+    _line(
+        console,
+        f"  note       commands need the plan's files: lft plan ... --write {plan.settings.output_dir}{numbers}",
+    )
 
 
 class RunDisplay:

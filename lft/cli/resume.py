@@ -8,15 +8,15 @@ import click
 from lft.cli.finished import read_plan
 from lft.cli.launch import carry_out
 from lft.cli.options import given_flags, resume_options
+from lft.cli.planning import plan_here
 from lft.cli.story import typed
 from lft.core.errors import DONE, PreflightError, SettingsError
-from lft.core.hardware import look_at_machine
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
 from lft.launch.follow import RunStatus, existing_run, read_status, training_attempts
 from lft.launch.resuming import resume_point
-from lft.plan.launch_plan import make_plan, on_node
+from lft.plan.launch_plan import on_node
 
 
 @click.command("resume")
@@ -41,8 +41,7 @@ def command(output_dir: Path, sets: tuple[str, ...], dry_run: bool, **flags: Any
         click.echo(f"  left out   {words}")
     where = point.checkpoint.name if point.checkpoint else "the first step: there is no complete checkpoint"
     click.echo(f"  resume     from {where}")
-    number = run_dir.next_attempt().number
-    plan = on_node(make_plan(settings=settings, machine=look_at_machine(), attempt=number), None, None)
+    plan = on_node(plan_here(settings), None, None)
     return carry_out(plan.model_copy(update={"resume_from": point.checkpoint}), dry_run=dry_run)
 
 

@@ -82,6 +82,31 @@ def test_the_plan_as_json_is_the_plan(
     assert (plan.settings.data.source, plan.batch.world_size) == ("c/d", 2)
 
 
+def test_the_options_of_a_launch_reach_its_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    options = "--nodes 2 --restarts 3 --hang-timeout 90 --grace 5 --strategy fsdp --no-strict"
+    assert run(["plan", "run.yaml", "--json", *options.split()]) == 0
+    launch = LaunchPlan.model_validate_json(capsys.readouterr().out).settings.launch
+    assert (launch.nodes, launch.restarts, launch.hang_timeout_seconds, launch.grace_seconds) == (2, 3, 90, 5)
+    assert (launch.strategy, launch.strict) == ("fsdp", False)
+    assert run(["plan", "run.yaml", "--json", "--strict"]) == 0
+    assert LaunchPlan.model_validate_json(capsys.readouterr().out).settings.launch.strict is True
+
+
+def test_the_plan_shows_each_command_that_starts_its_ranks_whole_and_on_its_own_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.yaml").write_text(RUN_FILE)
+    assert run(["plan", "run.yaml", "--strategy", "zero2", "--cpu-procs", "2"]) == 0
+    lines = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines() if line.startswith("  or all")]
+    assert [words[2].split()[0] for words in lines] == ["accelerate", "torchrun", "deepspeed"]
+    assert all(words[2].endswith("run/attempt-0/order.json") for words in lines)
+
+
 def test_the_files_of_a_plan_are_written_only_where_the_user_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

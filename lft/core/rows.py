@@ -1,0 +1,28 @@
+"""About how many rows local data has, counted in milliseconds, for the plan's estimates."""
+
+from pathlib import Path
+
+from lft.core.paths import looks_local, source_files
+from lft.core.settings import DataSettings
+
+MOST_BYTES = 64 * 2**20
+"""Counted in about 0.05 s from the file cache."""
+LINE_A_ROW = (".jsonl", ".txt")
+
+
+def about_rows(data: DataSettings) -> int | None:
+    """Lines of a local source, as far as they are used; None where counting them would take long or mean little."""
+    if not looks_local(data.source):
+        return None
+    files = source_files(data.source)
+    if any(path.suffix.lower() not in LINE_A_ROW for path in files):
+        return None
+    if sum(path.stat().st_size for path in files) > MOST_BYTES:
+        return None
+    rows = sum(map(_lines, files))
+    return rows if data.num_samples is None else min(rows, data.num_samples)
+
+
+def _lines(path: Path) -> int:
+    content = path.read_bytes()
+    return content.count(b"\n") + (not content.endswith(b"\n"))
