@@ -97,10 +97,12 @@ def told_apart(ranks: tuple[RankBeat, ...]) -> list[str]:
         alike.setdefault(key, []).append(each)
     lines = []
     for (stage, step, total), those in alike.items():
-        who = f"{rank_names(each.rank for each in those)} {'is' if len(those) == 1 else 'are'}"
+        who = rank_names(each.rank for each in those)
+        is_, has = ("is", "has") if len(those) == 1 else ("are", "have")
         heard = max((each.beat.time_ns for each in those if each.beat), default=0)
         ago = duration(seconds_since(heard))
-        lines.append(f"{who} at {stage}{_of_steps(step, total)}, last heard {ago} ago" if heard else f"{who} not heard")
+        where = f"{is_} at {stage}{_of_steps(step, total)}, last heard {ago} ago"
+        lines.append(f"{who} {where if heard else f'{has} not been heard yet'}")
     if len(lines) > MOST_NAMED:
         lines[MOST_NAMED:] = [f"and {counted(len(lines) - MOST_NAMED, 'group')} of ranks more; --json names all"]
     return lines
