@@ -35,7 +35,14 @@ from lft.train.model import (
 from lft.train.progress import SayLoss
 from lft.train.rouge import mean_scores, rouge_scores
 from lft.train.shards import tokenize_sharded
-from lft.train.strategy import CheckStrategy, check_order, sharded_loading, strategy_arguments, usual_strategy
+from lft.train.strategy import (
+    CheckStrategy,
+    check_order,
+    layer_classes,
+    sharded_loading,
+    strategy_arguments,
+    usual_strategy,
+)
 from lft.train.tokenization import TokenCounts, TokenRules
 from lft.train.trainer import make_trainer, training_arguments
 
@@ -225,7 +232,7 @@ class LLMFineTuner:
             self.device,
             deepspeed=self.deepspeed,
             precision=self.precision,
-            layers=sorted(self.peft_model.get_base_model()._no_split_modules or ()),
+            layers=layer_classes(self.peft_model),
         )
         folder = Path(self.output_dir)
         arguments = training_arguments(

@@ -56,9 +56,7 @@ def longest_sequence(resolved: str, **options: Any) -> int | None:
     return positions if isinstance(positions, int) and positions > 0 else None
 
 
-def base_precision(
-    resolved: str, precision: Precision | None, device: Device, **options: Any
-) -> tuple[Precision, str]:
+def base_precision(resolved: str, precision: Precision | None, device: Device, **options: Any) -> tuple[Precision, str]:
     """The number type of the base model and the reason for it.
 
     Raises PreflightError where the model cannot be had or the precision cannot work.

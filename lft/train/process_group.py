@@ -15,7 +15,8 @@ from pathlib import Path
 import psutil
 import torch
 from torch import distributed
-from torch.distributed import DistError, PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed import DistError
 from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from lft.core.errors import RendezvousError
@@ -38,7 +39,7 @@ def join(rank: Rank, device: Device, rendezvous: Path, timeout_seconds: float) -
     if rank.world_size == 1:
         return
     given = given_rendezvous()
-    use_defaults({"GLOO_SOCKET_IFNAME": _interface(rank, given)})
+    use_defaults({"GLOO_SOCKET_IFNAME": gloo_interface(rank, given)})
     if device == "cuda":
         torch.cuda.set_device(rank.local_rank)
     deadline = time.monotonic() + timeout_seconds
@@ -89,9 +90,7 @@ def _meet_by_file(rank: Rank, rendezvous: Path, deadline: float) -> Store:
             next_step="set MASTER_ADDR and MASTER_PORT to where rank 0 can listen",
         )
     if rank.is_main:
-        store = TCPStore(
-            HOST, 0, rank.world_size, is_master=True, timeout=_left(deadline), wait_for_workers=False
-        )
+        store = TCPStore(HOST, 0, rank.world_size, is_master=True, timeout=_left(deadline), wait_for_workers=False)
         write_text(rendezvous, json.dumps({"host": HOST, "port": store.port}))
         return store
     while not rendezvous.exists():
@@ -160,7 +159,7 @@ def _words(ranks: Sequence[int]) -> str:
     return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
 
 
-def _interface(rank: Rank, given: GivenRendezvous | None) -> str:
+def gloo_interface(rank: Rank, given: GivenRendezvous | None) -> str:
     """The network interface gloo is to use; it would look up the host's own name, which need not resolve."""
     if given is None or rank.world_size == rank.local_world_size:
         return next(name for name, _ in _addresses() if name.startswith("lo"))

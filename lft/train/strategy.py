@@ -42,7 +42,7 @@ def sharded_loading(
     if strategy != "zero3":
         return None
     _join_deepspeed(device)
-    from transformers.integrations import HfDeepSpeedConfig
+    from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     assert deepspeed is not None
     return HfDeepSpeedConfig(final_deepspeed(deepspeed, precision))
@@ -173,11 +173,18 @@ def strategy_of(wrapped: nn.Module) -> str:
         return "ddp"
     if isinstance(wrapped, FSDPModule):
         return "fsdp"
-    if hasattr(wrapped, "zero_optimization_stage"):  # a DeepSpeedEngine; DeepSpeed may not be installed
-        return f"zero{wrapped.zero_optimization_stage()}"
+    if type(wrapped).__name__ == "DeepSpeedEngine":  # by name: DeepSpeed need not be installed
+        stage: Any = wrapped.zero_optimization_stage
+        return f"zero{stage()}"
     if not isinstance(wrapped, PeftModel):
         return "something else"
     return "device-map" if is_spread(wrapped) else "single"
+
+
+def layer_classes(model: PeftModel) -> list[str]:
+    """Class names of the model's layers, which are kept whole where it is cut."""
+    names: Any = model.get_base_model()._no_split_modules
+    return sorted(names or ())
 
 
 def is_spread(model: nn.Module) -> bool:

@@ -1,6 +1,5 @@
 """Real ranks for tests: orders, and worker processes started as lft or another launcher starts them."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +36,9 @@ def make_order(
 ) -> WorkerOrder:
     """Eight steps (two epochs of 57 rows) without dropout; `changes` are training settings or fields of the order."""
     training = {"num_epochs": 2, "batch_size": MICRO_BATCH, "learning_rate": 1e-3, "log_every": 1, "save_every": 3}
-    fields = {name: changes.pop(name) for name in ("precision", "resume_from", "deepspeed", "launch") if name in changes}
+    fields = {
+        name: changes.pop(name) for name in ("precision", "resume_from", "deepspeed", "launch") if name in changes
+    }
     settings = RunSettings.model_validate(
         {
             "model": {"name": str(model)},
@@ -59,7 +60,8 @@ def make_order(
         device="cpu",
         precision=fields.get("precision", "fp32"),
         accumulation=GLOBAL_BATCH // MICRO_BATCH // ranks,
-        deepspeed=fields.get("deepspeed") or (zero_config(stage, ranks, settings.training.max_grad_norm) if stage else None),
+        deepspeed=fields.get("deepspeed")
+        or (zero_config(stage, ranks, settings.training.max_grad_norm) if stage else None),
         resume_from=fields.get("resume_from"),
     )
     order.save(attempt.order("train"))
@@ -113,5 +115,7 @@ def adapter(order: WorkerOrder) -> dict[str, torch.Tensor]:
 
 def difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
     """The largest difference of two adapters with the same names and shapes."""
-    assert {name: tensor.shape for name, tensor in one.items()} == {name: tensor.shape for name, tensor in other.items()}
+    assert {name: tensor.shape for name, tensor in one.items()} == {
+        name: tensor.shape for name, tensor in other.items()
+    }
     return max(float((one[name] - other[name]).abs().max()) for name in one)

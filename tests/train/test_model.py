@@ -11,10 +11,10 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lft.core.errors import DataError, PreflightError
-from lft.core.settings import Strategy
+from lft.core.precision import Device
+from lft.core.settings import Precision, Strategy
 from lft.demo import demo_settings
 from lft.train.gguf import converted_folder
-from lft.core.precision import Device
 from lft.train.model import base_precision, device_map, load_base_model, load_tokenizer, resolve_model
 from tests.conftest import TinyModels
 
@@ -98,6 +98,7 @@ def test_a_folder_with_damaged_weights_is_one_clear_error(tiny_models: TinyModel
 def test_half_precision_is_refused_on_a_cpu_and_bf16_kept_where_asked(tiny_models: TinyModels) -> None:
     with pytest.raises(PreflightError, match="fp16 on a CPU"):
         base_precision(str(tiny_models.gpt2), "fp16", "cpu")
-    for asked, expected in (("bf16", torch.bfloat16), (None, torch.float32)):
+    cases: list[tuple[Precision | None, torch.dtype]] = [("bf16", torch.bfloat16), (None, torch.float32)]
+    for asked, expected in cases:
         precision, _ = base_precision(str(tiny_models.gpt2), asked, "cpu")
         assert load_base_model(str(tiny_models.gpt2), precision, None).dtype == expected
