@@ -19,7 +19,9 @@ LAUNCHER_PID = "LFT_LAUNCHER_PID"
 # What a launcher around this one may have left behind; inherited, it would make a rank believe it is another one.
 LAUNCHER_NAMES = frozenset({RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT})
 LAUNCHER_NAMES |= {LAUNCHER_PID, "GROUP_RANK", "GROUP_WORLD_SIZE", LOCAL_SIZE, "CROSS_RANK", "CROSS_SIZE"}
-LAUNCHER_PREFIXES = ("ACCELERATE_", "FSDP_", "TORCHELASTIC_", "ROLE_", "PARALLELISM_CONFIG_")
+# What accelerate launch decides in the trainer's place, unless it is forgotten.
+ACCELERATE_PREFIXES = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")
+LAUNCHER_PREFIXES = (*ACCELERATE_PREFIXES, "TORCHELASTIC_", "ROLE_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +68,39 @@ def launcher_pid() -> int | None:
     return int(os.environ[LAUNCHER_PID]) if LAUNCHER_PID in os.environ else None
 
 
-def rendezvous_is_given() -> bool:
-    """Whether whoever started this process (torchrun, accelerate) says where rank 0 listens."""
-    return MASTER_ADDR in os.environ and MASTER_PORT in os.environ
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenRendezvous:
+    """Where the launcher that started this process says the ranks meet."""
+
+    host: str
+    port: int
+    is_served: bool
+    """torchrun's agent already listens there; otherwise rank 0 is to."""
+    life: str
+    """Counts the restarts of torchrun's ranks, which meet at the same place again."""
+
+
+def given_rendezvous() -> GivenRendezvous | None:
+    """What torchrun, accelerate or deepspeed say in the environment; None where lft started this process."""
+    if MASTER_ADDR not in os.environ or MASTER_PORT not in os.environ:
+        return None
+    return GivenRendezvous(
+        host=os.environ[MASTER_ADDR],
+        port=int(os.environ[MASTER_PORT]),
+        is_served=os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
+        life=os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"),
+    )
+
+
+def tell_accelerate(choice: str) -> None:
+    """Set ACCELERATE_<choice>, the only way in which accelerate's state learns of DeepSpeed or FSDP."""
+    os.environ[f"ACCELERATE_{choice}"] = "true"
+
+
+def forget_accelerate() -> None:
+    """Drop what accelerate launch chose (precision, DeepSpeed, accumulation, ...): the order says it, and is obeyed."""
+    for name in [name for name in os.environ if name.startswith(ACCELERATE_PREFIXES)]:
+        del os.environ[name]
 
 
 def clean_environment() -> dict[str, str]:

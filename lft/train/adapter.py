@@ -1,28 +1,96 @@
 """The adapter folder: what is saved at the end of training, and reading it back in another process."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from peft import PeftModel
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lft.core.errors import PreflightError
+from lft.core.errors import LftError, PreflightError
 from lft.core.files import files_aside
 from lft.train.chat import Style
 
 NOTES = "lft.json"
+Weights = dict[str, torch.Tensor]
+"""The adapter's weights by the names they have in the model."""
+
+
+def gather_adapter(model: PeftModel) -> Weights:
+    """The adapter's weights in full, float32 where it trains in float32, whatever part of them each rank holds.
+
+    Every rank must call it at the same point.
+    """
+    return {name: _whole(parameter).detach().cpu() for name, parameter in _trained(model)}
+
+
+def _trained(model: PeftModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
+def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
+    if isinstance(parameter, DTensor):
+        return parameter.full_tensor()
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):  # ZeRO-3; ZeRO-2
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        # the float32 weights that are updated; the parameter itself is a part of them, or a half-precision copy
+        whole: torch.Tensor = safe_get_full_fp32_param(parameter)
+        return whole
+    return parameter
+
+
+def write_adapter(model: PeftModel, weights: Weights, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors from what `gather_adapter` returned."""
+    # what peft would decide by asking the Hub: the embeddings are frozen and stay with the base model
+    model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; the real one is written with the report
+
+
+def check_written(model: PeftModel, folder: Path) -> None:
+    """Read the written weights again: all of the model's adapter, in its shapes, finite. Raises LftError."""
+    expected = {name.replace(f".{model.active_adapter}.", "."): _shape(tensor) for name, tensor in _trained(model)}
+    found = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
+    wrong = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    wrong += [f"{name} is not expected" for name in sorted(found.keys() - expected.keys())]
+    for name in sorted(expected.keys() & found.keys()):
+        if tuple(found[name].shape) != expected[name]:
+            wrong.append(f"{name} has shape {tuple(found[name].shape)}, not {expected[name]}")
+        elif not found[name].isfinite().all():
+            wrong.append(f"{name} is not finite")
+    if wrong:
+        raise LftError(
+            f"the adapter that was written is damaged and was not kept: {len(wrong)} of {len(expected)} tensors, "
+            f"first {wrong[0]}",
+            next_step="the checkpoints before it are still there",
+        )
+
+
+def _shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))  # ds_shape: ZeRO-3 leaves an empty parameter
 
 
 def save_adapter(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path, style: Style, base_model: str
+    model: PeftModel,
+    weights: Weights,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    style: Style,
+    base_model: str,
 ) -> None:
-    """Put adapter, tokenizer and lft.json (how prompts were written, which base model) into `folder`, all or nothing."""
+    """Put adapter, tokenizer and lft.json (how prompts were written, which base model) into `folder`, all or nothing.
+
+    One rank writes. Raises LftError where what was written cannot be read again as it should be.
+    """
     with files_aside(folder) as temporary:
-        # what peft would decide by asking the Hub: the embeddings are frozen and stay with the base model
-        model.save_pretrained(str(temporary), save_embedding_layers=False)
+        write_adapter(model, weights, temporary)
+        check_written(model, temporary)
         tokenizer.save_pretrained(temporary)
-        (temporary / "README.md").unlink(missing_ok=True)  # peft's empty card; the real one is written with the report
         notes = {"base_model": base_model, "prompt_style": style}
         (temporary / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
 

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
@@ -12,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
 from lft.core.rank import Rank
-from lft.core.settings import Precision, TrainingSettings
+from lft.core.settings import Precision, Strategy, TrainingSettings
 from lft.publish.upload import upload_adapter
-from lft.train.adapter import load_adapter, save_adapter, saved_style
+from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
 from lft.train.cache import usable_cache
 from lft.train.chat import Style, choose_style, describe_style
 from lft.train.columns import recognise, text_columns
@@ -22,10 +23,26 @@ from lft.train.dataset import load_rows
 from lft.train.generation import generate_answers, length_batches, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
 from lft.train.memory import translating_out_of_memory
-from lft.train.model import find_device, load_base_model, load_tokenizer, longest_sequence, resolve_model
+from lft.train.model import (
+    base_precision,
+    device_map,
+    find_device,
+    load_base_model,
+    load_tokenizer,
+    longest_sequence,
+    resolve_model,
+)
 from lft.train.progress import SayLoss
 from lft.train.rouge import mean_scores, rouge_scores
 from lft.train.shards import tokenize_sharded
+from lft.train.strategy import (
+    CheckStrategy,
+    check_order,
+    layer_classes,
+    sharded_loading,
+    strategy_arguments,
+    usual_strategy,
+)
 from lft.train.tokenization import TokenCounts, TokenRules
 from lft.train.trainer import make_trainer, training_arguments
 
@@ -49,11 +66,15 @@ class LLMFineTuner:
         self.peft_model: PeftModel | None = None
         self.precision: Precision | None = None
         self.rank = Rank.from_environment()
+        self.strategy: Strategy = usual_strategy(self.rank, torch.cuda.device_count() if self.device == "cuda" else 0)
+        self.deepspeed: dict[str, Any] | None = None
+        self.wrapper = ""
         self.announce: Callable[[str], None] = say
         self.token_counts: TokenCounts | None = None
         self._style: Style | None = None
         self._resolved_name: str | None = None
         self._longest: int | None = None
+        self._sharded_loading: object | None = None
 
     def load_tokenizer(self, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
         """Load the tokenizer alone, which is all that preparing data needs."""
@@ -76,15 +97,12 @@ class LLMFineTuner:
         self.load_tokenizer(revision=revision, trust_remote_code=trust_remote_code)
         assert self._resolved_name is not None
         self.peft_model = None
+        options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        self.precision, reason = base_precision(self._resolved_name, precision, self.device, **options)
+        self._sharded_loading = sharded_loading(self.strategy, self.device, self.deepspeed, self.precision)
+        place = device_map(self.strategy, self.device, self.rank.local_rank)
         with translating_out_of_memory():
-            self.model, self.precision, reason = load_base_model(
-                self._resolved_name,
-                precision,
-                self.device,
-                self.rank,
-                revision=revision,
-                trust_remote_code=trust_remote_code,
-            )
+            self.model = load_base_model(self._resolved_name, self.precision, place, **options)
         why = f": {reason}" if precision is None else ""
         self.announce(f"model      {Path(self.model_name).name}, {self.precision} on {self.device}{why}")
 
@@ -188,12 +206,14 @@ class LLMFineTuner:
         gradient_accumulation_steps: int = 4,
         settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
         callbacks: Sequence[TrainerCallback] = (),
+        resume_from: Path | None = None,
     ) -> None:
         """Train the adapter; checkpoints and, at the end, adapter and tokenizer are in output_dir.
 
         `train_dataset` has a column input_ids, and may have attention_mask and labels; `settings` says the rest (seed,
-        max_steps, learning rate schedule, ...). Raises OutOfMemoryError (a
-        RuntimeError) when memory runs out; KeyboardInterrupt passes through. Checkpoints are kept in both cases.
+        max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run, on as many ranks, to go
+        on from. Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through.
+        Checkpoints are kept in both cases.
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")
@@ -205,15 +225,31 @@ class LLMFineTuner:
             )
         asked = {"num_epochs": num_epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         settings = TrainingSettings.model_validate(settings.model_dump() | asked)
+        check_order(self.strategy, self.rank.world_size, self.deepspeed, settings, gradient_accumulation_steps)
+        shared = strategy_arguments(
+            self.strategy,
+            self.rank,
+            self.device,
+            deepspeed=self.deepspeed,
+            precision=self.precision,
+            layers=layer_classes(self.peft_model),
+        )
         folder = Path(self.output_dir)
-        arguments = training_arguments(settings, gradient_accumulation_steps, folder, self.device, self.precision)
-        told = callbacks or [SayLoss(self.announce)]
-        trainer = make_trainer(self.peft_model, self.tokenizer, train_dataset, arguments, self.rank, told)
+        arguments = training_arguments(
+            settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
+        )
+        check = CheckStrategy(self.strategy, self.rank.world_size)
+        told = [check, *(callbacks or [SayLoss(self.announce)])]
+        check.trainer = trainer = make_trainer(
+            self.peft_model, self.tokenizer, train_dataset, arguments, self.rank, told
+        )
         with translating_out_of_memory():
-            trainer.train()
+            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            weights = gather_adapter(self.peft_model)
+        self.wrapper = check.wrapper
         if self.rank.is_main:
             style = self._style or choose_style(self.tokenizer, has_answers=True)
-            save_adapter(self.peft_model, self.tokenizer, folder, style, self.model_name)
+            save_adapter(self.peft_model, weights, self.tokenizer, folder, style, self.model_name)
 
     def benchmark(
         self,

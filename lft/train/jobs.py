@@ -62,7 +62,7 @@ def train(desk: Desk) -> dict[str, Any]:
     desk.enter("tokenizing")
     tokens, _ = finetuner.prepare_dataset(rows, _columns(desk), settings.data.max_length, loss_on=settings.data.loss_on)
     desk.enter("joining the other ranks")
-    join(desk.rank, order.device, Attempt(order.attempt_dir).rendezvous)
+    join(desk.rank, order.device, Attempt(order.attempt_dir).rendezvous, settings.launch.join_timeout_seconds)
     desk.enter("loading the model")
     _load_model(finetuner, desk)
     targets = settings.lora.target_modules
@@ -87,6 +87,7 @@ def train(desk: Desk) -> dict[str, Any]:
         gradient_accumulation_steps=order.accumulation,
         settings=training,
         callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else []), stop],
+        resume_from=order.resume_from,
     )
     leave()
     return _training_metrics(finetuner, progress, global_batch, desk)
@@ -121,7 +122,10 @@ def benchmark(desk: Desk) -> dict[str, Any]:
 
 def _finetuner(desk: Desk) -> LLMFineTuner:
     finetuner = LLMFineTuner(desk.order.settings.model.name, str(desk.order.settings.output_dir))
-    finetuner.device = desk.order.device
+    order = desk.order
+    finetuner.device, finetuner.strategy, finetuner.deepspeed = order.device, order.strategy, order.deepspeed
+    if order.job == "benchmark" and order.strategy != "device-map":
+        finetuner.strategy = "single"  # each rank answers for itself
     if desk.rank.is_main:
         finetuner.announce = lambda line: desk.events.write("notice", line=line)
     return finetuner
@@ -165,14 +169,18 @@ def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, global_ba
     assert counts is not None
     assert finetuner.peft_model is not None
     trained, total = finetuner.peft_model.get_nb_trainable_parameters()
-    tokens = rows_seen(progress.steps, counts.kept, global_batch) * counts.tokens_per_row
+    rows = [rows_seen(steps, counts.kept, global_batch) for steps in (progress.first_step, progress.steps)]
+    tokens = (rows[1] - rows[0]) * counts.tokens_per_row
     return metrics | {
         "steps": progress.steps,
+        "first_step": progress.first_step,
         "seconds": progress.seconds,
         "tokens_per_second": tokens / max(progress.seconds, 1e-9),
         "global_batch_size": global_batch,
         "precision": finetuner.precision,
         "device": desk.order.device,
+        "strategy": finetuner.strategy,
+        "wrapper": finetuner.wrapper,
         "trainable_parameters": trained,
         "parameters": total,
         "losses": progress.losses,

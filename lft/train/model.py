@@ -11,11 +11,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from lft.core.errors import PreflightError
 from lft.core.paths import looks_local, missing_path
 from lft.core.precision import Device, choose_precision
-from lft.core.rank import Rank
-from lft.core.settings import Precision
+from lft.core.settings import Precision, Strategy
 from lft.train.cache import usable_cache
 from lft.train.gguf import converted_folder
 
+Place = str | dict[str, int] | None
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -56,40 +56,42 @@ def longest_sequence(resolved: str, **options: Any) -> int | None:
     return positions if isinstance(positions, int) and positions > 0 else None
 
 
-def load_base_model(
-    resolved: str, precision: Precision | None, device: Device, rank: Rank, **options: Any
-) -> tuple[PreTrainedModel, Precision, str]:
-    """The base model with frozen weights, its precision and the reason for it.
+def base_precision(resolved: str, precision: Precision | None, device: Device, **options: Any) -> tuple[Precision, str]:
+    """The number type of the base model and the reason for it.
 
-    One process that sees several GPUs spreads the model over them (device_map="auto"); a rank of several takes its own.
     Raises PreflightError where the model cannot be had or the precision cannot work.
     """
     config = _had(AutoConfig.from_pretrained, "model", resolved, **options)
-    precision, reason = choose_precision(
+    return choose_precision(
         precision,
         device,
         checkpoint_is_bf16=getattr(config, "dtype", None) == torch.bfloat16,
         device_computes_bf16=device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False),
     )
+
+
+def load_base_model(resolved: str, precision: Precision, place: Place, **options: Any) -> PreTrainedModel:
+    """The base model with frozen weights at `place`. Raises PreflightError where it cannot be had."""
     model: PreTrainedModel = _had(
         AutoModelForCausalLM.from_pretrained,
         "model",
         resolved,
-        config=config,
         dtype=DTYPES[precision],
-        low_cpu_mem_usage=True,
-        device_map=device_map(device, rank, torch.cuda.device_count() if device == "cuda" else 0),
+        device_map=place,
         **options,
     )
     model.requires_grad_(False)
-    return model, precision, reason
+    return model
 
 
-def device_map(device: Device, rank: Rank, gpus: int) -> str | dict[str, int] | None:
-    """Where the layers go: None on a CPU, this rank's GPU under a launcher, "auto" for one process with several."""
-    if device == "cpu":
+def device_map(strategy: Strategy, device: Device, local_rank: int) -> Place:
+    """Where the layers go: this rank's GPU; all GPUs of one process ("auto"); or None, which is the CPU.
+
+    ZeRO-3 and FSDP2 put each rank's part on its GPU themselves: the whole model may not fit one.
+    """
+    if device == "cpu" or strategy in ("zero3", "fsdp"):
         return None
-    return "auto" if rank.world_size == 1 and gpus > 1 else {"": rank.local_rank}
+    return "auto" if strategy == "device-map" else {"": local_rank}
 
 
 def _had(load: Callable[..., Any], what: str, name: str, **options: Any) -> Any:

@@ -1,40 +1,63 @@
 """Joining the ranks, after everything that can be done apart has been done.
 
 Rank 0 listens on a port the system chooses and publishes it in a file, so that no port has to be agreed on and two runs on
-one machine cannot meet. Started by torchrun or accelerate, MASTER_ADDR and MASTER_PORT are used instead.
+one machine cannot meet. Started by torchrun, accelerate or deepspeed, MASTER_ADDR and MASTER_PORT are used instead. Either
+way each rank announces itself in rank 0's store before any collective, so that a rank that never comes is known by its number.
 """
 
 import json
+import socket
 import time
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import torch
 from torch import distributed
-from torch._C._distributed_c10d import TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch.distributed import DistError
+from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from lft.core.errors import RendezvousError
 from lft.core.files import write_text
 from lft.core.precision import Device
-from lft.core.rank import Rank, rendezvous_is_given
+from lft.core.rank import GivenRendezvous, Rank, given_rendezvous, use_defaults
 
-JOIN_TIMEOUT_SECONDS = 600
+COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 POLL_SECONDS = 0.05
+LINGER_SECONDS = 1.0
+MISSING = "missing"
 HOST = "127.0.0.1"
 
 
-def join(rank: Rank, device: Device, rendezvous: Path) -> None:
-    """Make the process group of all ranks; with one rank there is none. Raises RendezvousError after a time-out."""
+def join(rank: Rank, device: Device, rendezvous: Path, timeout_seconds: float) -> None:
+    """Make the process group of all ranks; with one rank there is none.
+
+    Raises RendezvousError, which names who is missing, when `timeout_seconds` have passed.
+    """
     if rank.world_size == 1:
         return
+    given = given_rendezvous()
+    use_defaults({"GLOO_SOCKET_IFNAME": gloo_interface(rank, given)})
     if device == "cuda":
         torch.cuda.set_device(rank.local_rank)
-    backend = "nccl" if device == "cuda" else "gloo"
-    if rendezvous_is_given():
-        distributed.init_process_group(backend, rank=rank.rank, world_size=rank.world_size)
-        return
-    store = _listen(rank, rendezvous) if rank.is_main else _connect(rank, rendezvous)
-    distributed.init_process_group(backend, store=store, rank=rank.rank, world_size=rank.world_size)
+    deadline = time.monotonic() + timeout_seconds
+    try:
+        store = _meet_at(rank, given, deadline) if given else _meet_by_file(rank, rendezvous, deadline)
+    except (DistError, TimeoutError):
+        raise _missing([0], rank, timeout_seconds) from None
+    _gather(store, rank, deadline, timeout_seconds)
+    try:
+        backend = "nccl" if device == "cuda" else "gloo"
+        group = PrefixStore("group", store)
+        distributed.init_process_group(
+            backend, store=group, rank=rank.rank, world_size=rank.world_size, timeout=_left(deadline)
+        )
+    except (DistError, RuntimeError) as error:
+        raise RendezvousError(f"all {rank.world_size} ranks came, but they cannot connect: {error}") from error
+    _set_pg_timeout(COLLECTIVE_TIMEOUT)
+    store.set_timeout(COLLECTIVE_TIMEOUT)
 
 
 def leave() -> None:
@@ -42,6 +65,12 @@ def leave() -> None:
     if distributed.is_initialized():
         distributed.barrier()
         distributed.destroy_process_group()
+
+
+def wait_for_all() -> None:
+    """Until every rank is here; with one rank there is nobody to wait for."""
+    if distributed.is_initialized():
+        distributed.barrier()
 
 
 def agree(flag: bool, device: Device) -> bool:
@@ -53,19 +82,93 @@ def agree(flag: bool, device: Device) -> bool:
     return bool(votes.item())
 
 
-def _listen(rank: Rank, rendezvous: Path) -> TCPStore:
-    wait = timedelta(seconds=JOIN_TIMEOUT_SECONDS)
-    store = TCPStore(HOST, 0, rank.world_size, is_master=True, timeout=wait, wait_for_workers=False)
-    write_text(rendezvous, json.dumps({"host": HOST, "port": store.port}))
-    return store
-
-
-def _connect(rank: Rank, rendezvous: Path) -> TCPStore:
-    deadline = time.monotonic() + JOIN_TIMEOUT_SECONDS
+def _meet_by_file(rank: Rank, rendezvous: Path, deadline: float) -> Store:
+    """Rank 0's store, found through the file in which rank 0 publishes its port."""
+    if rank.world_size > rank.local_world_size:
+        raise RendezvousError(
+            f"{rank.world_size} ranks on several machines need an address to meet at",
+            next_step="set MASTER_ADDR and MASTER_PORT to where rank 0 can listen",
+        )
+    if rank.is_main:
+        store = TCPStore(HOST, 0, rank.world_size, is_master=True, timeout=_left(deadline), wait_for_workers=False)
+        write_text(rendezvous, json.dumps({"host": HOST, "port": store.port}))
+        return store
     while not rendezvous.exists():
         if time.monotonic() > deadline:
-            raise RendezvousError(f"rank 0 did not say where it listens within {JOIN_TIMEOUT_SECONDS} s")
+            raise TimeoutError
         time.sleep(POLL_SECONDS)
     address = json.loads(rendezvous.read_text(encoding="utf-8"))
-    wait = timedelta(seconds=JOIN_TIMEOUT_SECONDS)
-    return TCPStore(address["host"], address["port"], rank.world_size, is_master=False, timeout=wait)
+    return TCPStore(
+        address["host"],
+        address["port"],
+        rank.world_size,
+        is_master=False,
+        timeout=_left(deadline),
+        wait_for_workers=False,
+    )
+
+
+def _meet_at(rank: Rank, given: GivenRendezvous, deadline: float) -> Store:
+    """The store at MASTER_ADDR and MASTER_PORT; each life of torchrun's ranks has a part of its own."""
+    store = TCPStore(
+        given.host,
+        given.port,
+        rank.world_size,
+        is_master=rank.is_main and not given.is_served,
+        timeout=_left(deadline),
+        wait_for_workers=False,
+        multi_tenant=True,
+    )
+    return PrefixStore(f"lft/{given.life}", store)
+
+
+def _gather(store: Store, rank: Rank, deadline: float, timeout_seconds: float) -> None:
+    """Announce this rank and wait for all others; the first to lose patience tells the rest who is missing."""
+    missing = list(range(rank.world_size))
+    try:
+        store.set(_key(rank.rank), "here")
+        while missing := [other for other in missing if not store.check([_key(other)])]:
+            if time.monotonic() > deadline:
+                store.set(MISSING, json.dumps(missing))
+            if store.check([MISSING]):
+                missing = json.loads(store.get(MISSING))
+                if rank.is_main:
+                    time.sleep(LINGER_SECONDS)  # the store ends with this process, and the others still have to look
+                raise _missing(missing, rank, timeout_seconds)
+            time.sleep(POLL_SECONDS)
+    except DistError as error:
+        others = _words([other for other in missing if other != rank.rank])
+        raise RendezvousError(f"rank 0 left before {others} of {rank.world_size} had joined: {error}") from None
+
+
+def _key(rank: int) -> str:
+    return f"joined/{rank}"
+
+
+def _left(deadline: float) -> timedelta:
+    return timedelta(seconds=max(deadline - time.monotonic(), 1))
+
+
+def _missing(ranks: Sequence[int], rank: Rank, timeout_seconds: float) -> RendezvousError:
+    return RendezvousError(f"{_words(ranks)} of {rank.world_size} did not join within {timeout_seconds:g} s")
+
+
+def _words(ranks: Sequence[int]) -> str:
+    """`rank 1`, `ranks 1 and 3`, `ranks 1, 2 and 3`."""
+    *most, last = map(str, ranks)
+    return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
+
+
+def gloo_interface(rank: Rank, given: GivenRendezvous | None) -> str:
+    """The network interface gloo is to use; it would look up the host's own name, which need not resolve."""
+    if given is None or rank.world_size == rank.local_world_size:
+        return next(name for name, _ in _addresses() if name.startswith("lo"))
+    family, kind, protocol, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.connect(address)  # a datagram socket: finds the route and sends nothing
+        own = probe.getsockname()[0]
+    return next((name for name, address in _addresses() if address == own), "")
+
+
+def _addresses() -> list[tuple[str, str]]:
+    return [(name, each.address.split("%")[0]) for name, found in psutil.net_if_addrs().items() for each in found]

@@ -44,15 +44,18 @@ class TellProgress(TrainerCallback):
     def __init__(self, events: EventWriter, tokens_per_step: float) -> None:
         self.events, self.tokens_per_step = events, tokens_per_step
         self.losses: list[dict[str, float]] = []
-        self.steps = 0
+        self.steps = self.first_step = 0
         self.seconds = 0.0
         self._started = self._told = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Say how many steps there will be."""
+        """Say how many steps there will be; a resumed run has done some of them, whose losses are in its checkpoint."""
         self._started = time.monotonic()
+        self.steps = self.first_step = state.global_step
+        keys = ("step", "loss", "learning_rate")
+        self.losses = [{key: entry[key] for key in keys} for entry in state.log_history if "loss" in entry]
         self.events.write("total", steps=state.max_steps, tokens_per_step=self.tokens_per_step)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -1,8 +1,9 @@
-"""Tokenizing a data set in blocks shared out over the ranks, without a process group and so without a time-out.
+"""Tokenizing a data set in blocks shared out over a node's ranks, without a process group and so without a time-out.
 
-Rows are cut into blocks whose size depends on the number of rows only. Rank r tokenizes every world-size-th block into an
-Arrow file, written aside and renamed; all ranks then read all files. The folder is named by the content of the rows and by
-all that decides the tokens, so it is also the cache: a second run, or a second rank, finds what the first one made.
+Rows are cut into blocks whose size depends on the number of rows only. Each rank of a node tokenizes its share of them into
+Arrow files, written aside and renamed; then it reads all files. Nodes do not wait for each other, since they may share no
+folder. The folder is named by the content of the rows and by all that decides the tokens, so it is also the cache: a second
+run, or a second rank, finds what the first one made.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ def tokenize_sharded(
     found = sum(shard.exists() for shard in shards)
     if found == len(shards):
         announce(f"data       {len(rows):,} rows, tokens found in the cache")
-    for index in range(rank.rank, len(blocks), rank.world_size):
+    for index in range(rank.local_rank, len(blocks), rank.local_world_size):
         if not shards[index].exists():
             block = rows.select(blocks[index]).to_list()
             write_table(tokenize_rows(block, tokenizer, rules), shards[index])

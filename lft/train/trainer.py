@@ -14,21 +14,44 @@ from transformers.trainer_callback import PrinterCallback
 from lft.core.precision import Device
 from lft.core.rank import Rank
 from lft.core.settings import Precision, TrainingSettings
+from lft.train.adapter import gather_adapter, write_adapter
 from lft.train.batches import PadToLongest, RankBatchSampler
+from lft.train.checkpoint import complete, make_room
 from lft.train.loss import global_batch_loss
+from lft.train.strategy import fsdp_precision, is_spread
 
 
 class LoraTrainer(Trainer):
-    """A Trainer whose batches follow lft's order; everything else is inherited."""
+    """A Trainer whose batches follow lft's order and whose checkpoints hold the whole adapter, under every strategy."""
 
     def __init__(self, rank: Rank, tokens: Dataset, **options: Any) -> None:
         super().__init__(train_dataset=tokens, **options)
         self.rank, self.tokens = rank, tokens
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """This rank's micro-batches. Not handed to accelerate, which would shard them once more."""
+        """This rank's micro-batches. Not handed to accelerate, which would shard them once more.
+
+        A resumed run starts in the middle of an epoch: there accelerate's skip_first_batches drops lists of row numbers
+        from the sampler; no row of a skipped batch is read.
+        """
         sampler = RankBatchSampler(len(self.tokens), self.args.per_device_train_batch_size, self.rank, self.args.seed)
         return EpochLoader(self.tokens, batch_sampler=sampler, collate_fn=self.data_collator)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write adapter and tokenizer. All ranks gather, rank 0 writes; the Trainer would gather the frozen base too."""
+        assert isinstance(self.model, PeftModel)
+        assert isinstance(self.processing_class, PreTrainedTokenizerBase)
+        weights = gather_adapter(self.model)
+        if self.rank.is_main:
+            folder = Path(output_dir or str(self.args.output_dir))
+            write_adapter(self.model, weights, folder)
+            self.processing_class.save_pretrained(folder)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
+        make_room(folder, is_main=self.rank.is_main)
+        super()._save_checkpoint(model, trial)
+        complete(folder, self.state.global_step, is_main=self.rank.is_main)
 
 
 class EpochLoader(DataLoader[Any]):
@@ -41,9 +64,17 @@ class EpochLoader(DataLoader[Any]):
 
 
 def training_arguments(
-    settings: TrainingSettings, accumulation: int, output_dir: Path, device: Device, precision: Precision
+    settings: TrainingSettings,
+    accumulation: int,
+    output_dir: Path,
+    device: Device,
+    precision: Precision,
+    strategy: dict[str, Any],
 ) -> TrainingArguments:
-    """The Trainer's arguments: autocast in the base's half type, GradScaler for fp16, no reports to any service."""
+    """The Trainer's arguments: autocast in the base's half type, GradScaler for fp16, no reports to any service.
+
+    `strategy` is what `strategy_arguments` returned.
+    """
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         num_train_epochs=settings.num_epochs,
@@ -69,18 +100,25 @@ def training_arguments(
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
+        **strategy,
     )
     arguments.device  # noqa: B018  counts the GPUs, which the next line corrects
     # accelerate launch may have left another one in the environment, which TrainingArguments believes
     arguments.mixed_precision = "no" if precision == "fp32" else precision
     # a process that sees several GPUs and whose model fits one would otherwise be wrapped in DataParallel
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    if arguments.fsdp_plugin_args is not None:
+        arguments.fsdp_plugin_args["mixed_precision_policy"] = fsdp_precision(precision)
     return arguments
 
 
 def can_select_logits(model: PeftModel) -> bool:
-    """Whether the model's forward takes logits_to_keep; most of transformers' causal models do."""
-    return "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
+    """Whether the model's forward takes logits_to_keep; most of transformers' causal models do.
+
+    Not where its layers are on several GPUs: the positions are on the first one, the hidden states on the last.
+    """
+    takes_it = "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
+    return takes_it and not is_spread(model)
 
 
 def make_trainer(

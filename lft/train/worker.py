@@ -1,4 +1,4 @@
-"""One rank: `python -m lft.train.worker ORDER`, started by lft, torchrun or accelerate launch.
+"""One rank: `python -m lft.train.worker ORDER`, started by lft, torchrun, accelerate launch or deepspeed.
 
 Signals are caught before anything heavy is imported; a failure is written down before any clean-up.
 """
@@ -21,7 +21,7 @@ from lft.core.beat import Heart
 from lft.core.errors import DONE, FORCED, SETTINGS, RendezvousError, StoppedError
 from lft.core.events import EventWriter
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder, WorkerReport
-from lft.core.rank import Rank, launcher_pid, use_defaults
+from lft.core.rank import Rank, forget_accelerate, launcher_pid, use_defaults
 from lft.core.run_dir import Attempt, RunDir
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 LIBRARY_DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "true",
-    # gloo would look up the host's own name, which need not resolve
-    "GLOO_SOCKET_IFNAME": "lo" if sys.platform == "linux" else "lo0",
     # bars would fill the rank's log; events tell how far it is
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -69,6 +67,7 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"lft.train.worker: an order file is expected: {error}\n")
         return SETTINGS
     use_defaults(LIBRARY_DEFAULTS)
+    forget_accelerate()
     rank = Rank.from_environment()
     attempt = Attempt(order.attempt_dir)
     events = EventWriter(RunDir(order.settings.output_dir).events / f"rank-{rank.rank}.jsonl")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lft.core.hardware import Machine, cpu_computes_bf16, look_at_machine
-from lft.core.rank import Rank, cache_folder, clean_environment, rendezvous_is_given, use_defaults, visible_gpus
+from lft.core.rank import Rank, cache_folder, clean_environment, given_rendezvous, use_defaults, visible_gpus
 
 
 @pytest.mark.parametrize("rank", [Rank(), Rank(rank=5, local_rank=1, world_size=8, local_world_size=4)])
@@ -47,16 +47,16 @@ def test_ranks_inherit_nothing_of_a_launcher_around_this_one(monkeypatch: pytest
         monkeypatch.setenv(name, "7")
     monkeypatch.setenv("HF_HOME", "kept")
     monkeypatch.setenv("RANKING", "kept")
-    assert rendezvous_is_given()
+    assert given_rendezvous()
     cleaned = clean_environment()
     assert {name for name, value in cleaned.items() if value == "7"} == set()
     assert (cleaned["HF_HOME"], cleaned["RANKING"], cleaned["PATH"]) == ("kept", "kept", os.environ["PATH"])
 
 
-def test_a_rendezvous_is_given_only_with_address_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_rendezvous_only_with_address_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MASTER_PORT", raising=False)
     monkeypatch.setenv("MASTER_ADDR", "localhost")
-    assert not rendezvous_is_given()
+    assert not given_rendezvous()
 
 
 def test_a_default_never_replaces_what_the_user_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,10 +11,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lft.core.errors import DataError, PreflightError
-from lft.core.rank import Rank
+from lft.core.precision import Device
+from lft.core.settings import Precision, Strategy
 from lft.demo import demo_settings
 from lft.train.gguf import converted_folder
-from lft.train.model import device_map, load_base_model, load_tokenizer, resolve_model
+from lft.train.model import base_precision, device_map, load_base_model, load_tokenizer, resolve_model
 from tests.conftest import TinyModels
 
 
@@ -62,18 +63,21 @@ def test_without_the_gguf_package_the_error_says_what_to_install(
 
 
 @pytest.mark.parametrize(
-    ("device", "rank", "gpus", "expected"),
+    ("strategy", "device", "expected"),
     [
-        ("cpu", Rank(), 0, None),
-        ("cuda", Rank(), 1, {"": 0}),
-        ("cuda", Rank(), 4, "auto"),
-        ("cuda", Rank(rank=5, local_rank=1, world_size=8, local_world_size=4), 4, {"": 1}),
+        ("single", "cpu", None),
+        ("single", "cuda", {"": 1}),
+        ("ddp", "cuda", {"": 1}),
+        ("zero2", "cuda", {"": 1}),
+        ("zero3", "cuda", None),
+        ("fsdp", "cuda", None),
+        ("device-map", "cuda", "auto"),
     ],
 )
-def test_one_process_spreads_over_its_gpus_and_a_rank_keeps_to_its_own(
-    device: str, rank: Rank, gpus: int, expected: object
+def test_a_rank_keeps_to_its_own_gpu_unless_the_strategy_spreads_the_model(
+    strategy: Strategy, device: Device, expected: object
 ) -> None:
-    assert device_map(device, rank, gpus) == expected  # type: ignore[arg-type]
+    assert device_map(strategy, device, 1) == expected
 
 
 def test_a_model_that_cannot_be_had_is_one_clear_error(tmp_path: Path) -> None:
@@ -88,13 +92,13 @@ def test_a_folder_with_damaged_weights_is_one_clear_error(tiny_models: TinyModel
     shutil.copytree(tiny_models.gpt2, folder)
     (folder / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(PreflightError, match=r"the model of .* cannot be loaded"):
-        load_base_model(str(folder), None, "cpu", Rank())
+        load_base_model(str(folder), "fp32", None)
 
 
 def test_half_precision_is_refused_on_a_cpu_and_bf16_kept_where_asked(tiny_models: TinyModels) -> None:
     with pytest.raises(PreflightError, match="fp16 on a CPU"):
-        load_base_model(str(tiny_models.gpt2), "fp16", "cpu", Rank())
-    model, precision, _ = load_base_model(str(tiny_models.gpt2), "bf16", "cpu", Rank())
-    assert (model.dtype, precision) == (torch.bfloat16, "bf16")
-    model, precision, _ = load_base_model(str(tiny_models.gpt2), None, "cpu", Rank())
-    assert (model.dtype, precision) == (torch.float32, "fp32")
+        base_precision(str(tiny_models.gpt2), "fp16", "cpu")
+    cases: list[tuple[Precision | None, torch.dtype]] = [("bf16", torch.bfloat16), (None, torch.float32)]
+    for asked, expected in cases:
+        precision, _ = base_precision(str(tiny_models.gpt2), asked, "cpu")
+        assert load_base_model(str(tiny_models.gpt2), precision, None).dtype == expected

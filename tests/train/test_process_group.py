@@ -1,0 +1,98 @@
+"""Joining: who does not come is named by number, by every rank that waits, at the deadline."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from lft.core.errors import RendezvousError
+from lft.core.rank import GivenRendezvous, Rank, clean_environment
+from lft.train.process_group import gloo_interface, join
+
+# A rank that is imported before it joins, so that the slowness of a machine is not taken for one that does not come.
+RANK = """
+import sys
+from pathlib import Path
+from lft.core.errors import LftError
+from lft.core.rank import Rank
+from lft.train.process_group import join, leave, wait_for_all
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    join(Rank.from_environment(), "cpu", Path(sys.argv[1]), float(sys.argv[2]))
+    wait_for_all()
+    leave()
+    print("joined", flush=True)
+except LftError as error:
+    print(error.exit_code, error, flush=True)
+"""
+
+
+@contextmanager
+def ranks(
+    started: list[int], world_size: int, rendezvous: Path, timeout_seconds: float, **given: str
+) -> Iterator[list[str]]:
+    """What the started ranks of a world say at the end."""
+    processes = []
+    for rank in started:
+        own = Rank(rank=rank, local_rank=rank, world_size=world_size, local_world_size=world_size).to_environment()
+        command = [sys.executable, "-c", RANK, str(rendezvous), str(timeout_seconds)]
+        pipe = subprocess.PIPE
+        environment = clean_environment() | own | given
+        processes.append(subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, text=True))
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        yield [process.communicate(timeout=120)[0].strip() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.mark.parametrize("is_given", [False, True], ids=["by file", "MASTER_ADDR"])
+def test_every_waiting_rank_names_all_that_did_not_come(tmp_path: Path, is_given: bool) -> None:
+    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} if is_given else {}
+    with ranks([0, 2], 4, tmp_path / "rendezvous.json", 4, **given) as said:
+        assert said == ["66 ranks 1 and 3 of 4 did not join within 4 s"] * 2
+
+
+@pytest.mark.parametrize("is_given", [False, True], ids=["by file", "MASTER_ADDR"])
+def test_without_rank_0_the_others_say_that_it_did_not_come(tmp_path: Path, is_given: bool) -> None:
+    given = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()} if is_given else {}
+    with ranks([1], 2, tmp_path / "rendezvous.json", 2, **given) as said:
+        assert said == ["66 rank 0 of 2 did not join within 2 s"]
+
+
+def test_ranks_that_all_come_join_at_an_address_they_were_given(tmp_path: Path) -> None:
+    with ranks([0, 1], 2, tmp_path / "none.json", 60, MASTER_ADDR="127.0.0.1", MASTER_PORT=free_port()) as said:
+        assert said == ["joined", "joined"]
+    assert not (tmp_path / "none.json").exists()
+
+
+def test_ranks_on_several_machines_are_asked_for_an_address(tmp_path: Path) -> None:
+    here = Rank(rank=1, local_rank=1, world_size=4, local_world_size=2)
+    with pytest.raises(RendezvousError, match="set MASTER_ADDR and MASTER_PORT"):
+        join(here, "cpu", tmp_path / "rendezvous.json", 1)
+
+
+def test_ranks_of_one_machine_talk_over_its_loopback_and_others_over_the_way_to_the_first() -> None:
+    one, several = Rank(world_size=2, local_world_size=2), Rank(world_size=4, local_world_size=2)
+    loopback = gloo_interface(one, None)
+    assert loopback.startswith("lo")
+    assert gloo_interface(one, GivenRendezvous(host="192.0.2.1", port=1, is_served=False, life="0")) == loopback
+    assert gloo_interface(several, GivenRendezvous(host="127.0.0.1", port=1, is_served=False, life="0")) == loopback

@@ -1,0 +1,86 @@
+"""Every strategy with real ranks: the same losses and the same adapter as one rank, and the same again after a resume."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lft.core.order import WorkerOrder
+from lft.core.run_dir import RunDir
+from lft.core.settings import Strategy
+from tests.conftest import TinyModels, demo_lines
+from tests.train.ranks import adapter, difference, logs, losses, make_order, metrics, run_ranks
+
+WRAPPERS: dict[Strategy, str] = {
+    "single": "PeftModelForCausalLM",
+    "ddp": "DistributedDataParallel",
+    "zero2": "DeepSpeedEngine",
+    "zero3": "DeepSpeedEngine",
+    "fsdp": "FSDPPeftModelForCausalLM",
+}
+SEVERAL: tuple[Strategy, ...] = ("ddp", "zero2", "zero3", "fsdp")
+Run = Callable[[Strategy], WorkerOrder]
+
+
+def trained(order: WorkerOrder) -> WorkerOrder:
+    """The order, carried out by real ranks."""
+    assert set(run_ranks(order)) == {0}, logs(order)
+    return order
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 rows: with 3 held out, 57 to train on, which neither ranks nor micro-batches divide."""
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    path.write_text("\n".join(demo_lines(60)), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tiny_models: TinyModels, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """An uninterrupted run of a strategy; each is trained once."""
+    done: dict[Strategy, WorkerOrder] = {}
+
+    def once(strategy: Strategy) -> WorkerOrder:
+        if strategy not in done:
+            ranks = 1 if strategy == "single" else 2
+            output_dir = tmp_path_factory.mktemp(strategy)
+            done[strategy] = trained(make_order(tiny_models.llama, rows, output_dir, strategy, ranks))
+        return done[strategy]
+
+    return once
+
+
+@pytest.mark.parametrize("strategy", SEVERAL)
+def test_a_strategy_is_real_and_gives_the_losses_and_the_adapter_of_one_rank(run: Run, strategy: Strategy) -> None:
+    alone, shared = run("single"), run(strategy)
+    assert metrics(alone)["wrapper"] == WRAPPERS["single"]
+    assert (metrics(shared)["strategy"], metrics(shared)["wrapper"]) == (strategy, WRAPPERS[strategy])
+    assert losses(shared) == pytest.approx(losses(alone), abs=1e-5)
+    assert len(losses(shared)) == 8
+    weights = adapter(shared)
+    assert difference(weights, adapter(alone)) < 1e-5
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+    assert max(float(tensor.abs().max()) for name, tensor in weights.items() if "lora_B" in name) > 1e-3
+
+
+@pytest.mark.parametrize("strategy", SEVERAL)
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    run: Run, strategy: Strategy, tiny_models: TinyModels, rows: Path, tmp_path: Path
+) -> None:
+    whole = run(strategy)
+    assert [path.name for path in RunDir(whole.settings.output_dir).complete_checkpoints()] == [
+        "checkpoint-3",
+        "checkpoint-6",
+        "checkpoint-8",
+    ]
+    checkpoint = tmp_path / "checkpoint-3"  # in the middle of the first of two epochs
+    shutil.copytree(whole.settings.output_dir / "checkpoint-3", checkpoint)
+    order = trained(make_order(tiny_models.llama, rows, tmp_path / "out", strategy, 2, resume_from=checkpoint))
+    assert difference(adapter(order), adapter(whole)) == 0.0
+    assert losses(order) == losses(whole)
+    measured = metrics(order)
+    assert (measured["first_step"], measured["steps"]) == (3, 8)
+    assert measured["tokens_per_second"] < metrics(whole)["tokens_per_second"] * 100
