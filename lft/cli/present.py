@@ -15,7 +15,7 @@ from rich.text import Text
 
 from lft.core.errors import DONE, NEXT, TRAINING
 from lft.core.events import Event
-from lft.core.words import clock, counted, ranges
+from lft.core.words import clock, counted, rank_names
 from lft.launch.outcome import Failure, Outcome
 from lft.plan.commands import command_line, other_launchers
 from lft.plan.launch_plan import LaunchPlan
@@ -101,8 +101,7 @@ class RunDisplay:
     def _tell_warnings(self) -> None:
         """One line for each new warning, with the ranks that have given it so far."""
         for line in self._warnings.keys() - self._warned:
-            ranks = self._warnings[line]
-            _line(self.console, f"  warning    {'rank' if len(ranks) == 1 else 'ranks'} {ranges(ranks)}: {line}")
+            _line(self.console, f"  warning    {rank_names(self._warnings[line])}: {line}")
         self._warned |= self._warnings.keys()
 
     def _show_stage(self, data: dict[str, Any]) -> None:

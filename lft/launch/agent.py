@@ -17,11 +17,12 @@ from lft.core.files import write_text
 from lft.core.order import STOPPED_EARLY, Job, WorkerReport
 from lft.core.run_dir import Attempt
 from lft.core.settings import RunSettings
-from lft.core.words import ranges
+from lft.core.words import rank_names
 from lft.launch.hang import HangWatch
 from lft.launch.outcome import Outcome
 from lft.launch.ranks import Ranks
 from lft.launch.restart import Brake, may_pass, next_step
+from lft.launch.resuming import resume_point
 from lft.launch.stopping import StopRequests
 from lft.launch.supervisor import EARLY_SECONDS, Ended, Watch, supervise
 from lft.launch.triage import find_failure, is_cause
@@ -31,6 +32,8 @@ from lft.publish.report import Report, write_report
 from lft.publish.upload import upload_adapter
 
 Observer = Callable[[Event], None]
+LOCK_SECONDS = 1.0
+"""Those who only look whether the run is alive hold the lock for microseconds."""
 WORKING = {"training", "answering"}
 """Stages in which a rank has something to save."""
 
@@ -71,8 +74,7 @@ class Agent:
     def _start_again(self, outcome: Outcome, left: int) -> None:
         """Make the plan of the next attempt, from the last complete checkpoint."""
         assert outcome.failure is not None
-        found = self.plan.run_dir.complete_checkpoints()
-        checkpoint = found[-1] if found else None
+        checkpoint = resume_point(self.plan.run_dir).checkpoint
         number = self.plan.run_dir.next_attempt().number
         self.plan = self.plan.model_copy(update={"attempt": number, "resume_from": checkpoint})
         whence = checkpoint.name if checkpoint else "the first step"
@@ -165,8 +167,7 @@ class Agent:
         failure = find_failure(ended, attempt)
         if failure is None:
             return None
-        found = plan.run_dir.complete_checkpoints()
-        again = next_step(failure.report, plan, found[-1] if found else None)
+        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint)
         return Outcome(exit_code=failure.report.exit_code, failure=failure, next_step=again)
 
     def _stopped(self, ended: Ended, words: str, *, was_working: bool) -> Outcome:
@@ -177,8 +178,7 @@ class Agent:
             lost = "stopped at once; this step was not saved"
             if len(received) == 1:
                 seconds = self.plan.settings.launch.grace_seconds
-                who = ("rank " if len(slow) == 1 else "ranks ") + ranges(slow)
-                lost = f"{who} did not stop within {seconds:g} s and had to be killed; this step was not saved"
+                lost = f"{rank_names(slow)} did not stop within {seconds:g} s and had to be killed; this step was not saved"
             return Outcome(exit_code=FORCED + received[-1], stopped=lost)
         said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
         return Outcome(exit_code=STOPPED if self.stop.by_user else SAVED, stopped=said[0] if said else words)
@@ -209,7 +209,6 @@ class Agent:
             for name, text in self.plan.files().items():
                 write_text(output_dir / name, text)
             write_text(self.attempt.launcher, json.dumps(who))
-            self.stop.forget_older()
         except OSError as error:
             raise PreflightError(
                 f"{output_dir} cannot be written: {error.strerror}", next_step="choose another --output-dir"
@@ -219,10 +218,11 @@ class Agent:
     def _alone(self) -> Iterator[None]:
         """One run at a time in an output_dir."""
         output_dir = self.plan.settings.output_dir
-        lock = FileLock(self.plan.run_dir.run / "lock", timeout=0)
+        lock = FileLock(self.plan.run_dir.run / "lock", timeout=LOCK_SECONDS)
         try:
             self.plan.run_dir.run.mkdir(parents=True, exist_ok=True)
             lock.acquire()
+            self.stop.forget_older()
         except Timeout:
             raise PreflightError(
                 f"another run is using {output_dir}{_who_runs(self.plan.run_dir.attempts())}",

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lft.core.files import write_text
 from lft.core.order import WorkerReport
-from lft.core.words import ranges
+from lft.core.words import rank_names
 from lft.publish.report import Report
 
 
@@ -24,7 +24,7 @@ class Failure(BaseModel):
 
     def who(self) -> str:
         """`rank 1` or `ranks 0-3`."""
-        return ("rank " if len(self.ranks) == 1 else "ranks ") + ranges(self.ranks)
+        return rank_names(self.ranks)
 
 
 class Outcome(BaseModel):
