@@ -24,6 +24,10 @@ FLAGS = {
     "strategy": "launch.strategy",
     "precision": "launch.precision",
     "strict": "launch.strict",
+    "nodes": "launch.nodes",
+    "restarts": "launch.restarts",
+    "hang_timeout": "launch.hang_timeout_seconds",
+    "grace": "launch.grace_seconds",
 }
 
 _OPTIONS = (
@@ -35,10 +39,16 @@ _OPTIONS = (
     click.option("--dataset", metavar="SOURCE", help="File, folder, pattern or Hub data set."),
     click.option("--output-dir", metavar="DIR", help="Folder of the adapter."),
     click.option("--gpus", metavar="N|auto", help="GPUs per node; 0 runs on the CPU."),
-    click.option("--cpu-procs", metavar="N|auto", help="Ranks on the CPU."),
-    click.option("--strategy", metavar="auto|single|ddp", help="How ranks share the work."),
+    click.option("--nodes", metavar="N", help="Machines of the run."),
+    click.option("--cpu-procs", metavar="N|auto", help="Ranks per node on the CPU."),
+    click.option("--strategy", metavar="auto|single|ddp|zero2|zero3|fsdp|device-map", help="How ranks share the work."),
     click.option("--precision", metavar="auto|fp32|fp16|bf16", help="Number type of the frozen base model."),
-    click.option("--strict", is_flag=True, default=None, help="Fewer GPUs than asked for are an error."),
+    click.option(
+        "--strict/--no-strict", default=None, help="Whether fewer GPUs than asked for are an error; in SLURM jobs, yes."
+    ),
+    click.option("--restarts", metavar="N", help="How often to start again after a failure that may pass."),
+    click.option("--hang-timeout", metavar="SECONDS|auto", help="No progress for so long is a hang."),
+    click.option("--grace", metavar="SECONDS", help="How long ranks may take to save and leave."),
     click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Any setting, e.g. --set lora.r=16."),
 )
 

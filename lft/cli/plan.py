@@ -6,16 +6,17 @@ from typing import Any
 import click
 
 from lft.cli.options import plan_options, settings_from
-from lft.cli.present import show_plan
+from lft.cli.present import show_commands, show_plan
 from lft.core.files import write_text
 from lft.core.hardware import look_at_machine
 from lft.core.run_dir import RunDir
-from lft.plan.launch_plan import command_line, make_plan
+from lft.plan.document import plan_document
+from lft.plan.launch_plan import make_plan
 
 
 @click.command("plan")
 @plan_options
-@click.option("--json", "as_json", is_flag=True, help="The whole plan as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="The whole plan as JSON, with its files and every rank.")
 @click.option("--write", metavar="DIR", type=click.Path(path_type=Path), help="Write the plan's files below DIR.")
 def command(
     run_file: Path | None, demo: bool, sets: tuple[str, ...], as_json: bool, write: Path | None, **flags: Any
@@ -32,7 +33,7 @@ def command(
             write_text(write / name, text)
             click.echo(f"wrote {write / name}", err=True)
     if as_json:
-        click.echo(plan.model_dump_json(indent=1))
+        click.echo(plan_document(plan))
         return
     show_plan(plan)
-    click.echo(f"  command    {command_line(plan)}")
+    show_commands(plan)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,9 +13,12 @@ from rich.table import Table
 from lft.core.errors import DONE, OUT_OF_MEMORY
 from lft.core.events import Event
 from lft.core.words import counted
-from lft.launch.agent import Outcome
-from lft.launch.triage import Failure
+from lft.plan.commands import command_line, other_launchers
 from lft.plan.launch_plan import LaunchPlan
+
+if TYPE_CHECKING:  # `lft plan` shows no outcome, and what makes one imports the Hub's client, which takes 0.1 s
+    from lft.launch.agent import Outcome
+    from lft.launch.triage import Failure
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 METRICS = {"loss": "held-out loss", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
@@ -30,6 +33,18 @@ def show_plan(plan: LaunchPlan) -> None:
         console.print(f"  [bold]{choice.name:<10}[/bold] {escape(choice.value)}{reason}", soft_wrap=True)
     for notice in plan.notices:
         _line(console, f"  note       {notice}")
+
+
+def show_commands(plan: LaunchPlan) -> None:
+    """How to start the ranks by hand, each command on one line, to be copied."""
+    console = Console(highlight=False, emoji=False)
+    others = other_launchers(plan)
+    _line(console, f"  command    {command_line(plan)}")
+    for command in others:
+        _line(console, f"  or         {command}")
+    if others:
+        directory = plan.settings.output_dir
+        _line(console, f"  note       these need the files of the plan: lft plan ... --write {directory}")
 
 
 class RunDisplay:
@@ -108,7 +123,7 @@ class RunDisplay:
             self._task = None
 
 
-def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
+def show_outcome(outcome: "Outcome", plan: LaunchPlan) -> None:
     """The last lines: what happened, where, why, and what to type next."""
     console = Console(highlight=False, emoji=False)
     output_dir = plan.settings.output_dir
@@ -134,7 +149,7 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
         _line(console, f"exit {outcome.exit_code}")
 
 
-def _show_failure(console: Console, failure: Failure, plan: LaunchPlan) -> None:
+def _show_failure(console: Console, failure: "Failure", plan: LaunchPlan) -> None:
     report, attempt = failure.report, plan.attempt_dir
     others = {0: "", 1: "; the other rank was stopped because of it"}
     rest = others.get(failure.stopped, f"; the {failure.stopped} other ranks were stopped because of it")

@@ -1,30 +1,22 @@
-"""What this machine has, found without torch: GPUs through nvidia-smi, cores and memory this process may really use."""
+"""What this machine has, found without torch: GPUs, cores and memory this process may really use, and SLURM's word."""
 
 import os
 import platform
 import shutil
 import subprocess
+from importlib.util import find_spec
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lft.core.rank import visible_gpus
+from lft.core.allocation import SlurmAllocation, slurm_allocation
+from lft.core.cgroup import cpu_limit, memory_limit
+from lft.core.gpus import Gpu, find_gpus
+from lft.core.rank import slurm_variables, visible_gpus
 
-NVIDIA_SMI_TIMEOUT_SECONDS = 20
-NVIDIA_SMI_FIELDS = "index,uuid,name,memory.total,compute_cap"
+__all__ = ["Gpu", "Machine", "cpu_computes_bf16", "look_at_machine"]
+
 BF16_CPU_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")  # x86 and, last, arm64
-BF16_COMPUTE_CAPABILITY = 8.0  # Ampere
-
-
-class Gpu(BaseModel):
-    """One GPU. `token` is its entry in CUDA_VISIBLE_DEVICES, or its index where that is not set."""
-
-    model_config = ConfigDict(frozen=True)
-
-    token: str
-    name: str
-    memory_bytes: int
-    computes_bf16: bool
 
 
 class Machine(BaseModel):
@@ -36,23 +28,40 @@ class Machine(BaseModel):
     cpu_cores: int
     memory_bytes: int
     cpu_computes_bf16: bool
+    visible_gpus: tuple[str, ...] | None = None
+    """The tokens of CUDA_VISIBLE_DEVICES; None where it is not set."""
+    unused_gpu: str = ""
+    """A GPU that is there and that lft does not train on: an Apple one, whose memory is the machine's."""
+    has_deepspeed: bool = False
+    slurm: SlurmAllocation | None = None
 
     def describe(self) -> str:
         """One line for people."""
         memory = f"{self.memory_bytes / 2**30:.0f} GiB"
+        cores = "1 CPU core" if self.cpu_cores == 1 else f"{self.cpu_cores} CPU cores"
         if not self.gpus:
-            return f"no GPU, {self.cpu_cores} CPU cores, {memory}"
+            unused = f" that lft trains on (not {self.unused_gpu})" if self.unused_gpu else ""
+            return f"no GPU{unused}, {cores}, {memory}"
         names = sorted({gpu.name for gpu in self.gpus})
-        return f"{len(self.gpus)} x {' / '.join(names)}, {self.cpu_cores} CPU cores, {memory}"
+        return f"{len(self.gpus)} x {' / '.join(names)}, {cores}, {memory}"
+
+    def limits(self) -> str:
+        """What narrows the machine, as its user set it: CUDA_VISIBLE_DEVICES, a SLURM job."""
+        told = [] if self.visible_gpus is None else [f"CUDA_VISIBLE_DEVICES={','.join(self.visible_gpus)}"]
+        return "; ".join(told + ([self.slurm.describe()] if self.slurm else []))
 
 
-def look_at_machine() -> Machine:
-    """Ask the system; takes milliseconds without a GPU and up to a second with some."""
+def look_at_machine(root: Path = Path("/")) -> Machine:
+    """Ask the system, below `root`; takes a few milliseconds without a GPU and up to a second with some."""
     return Machine(
-        gpus=_gpus(),
-        cpu_cores=_cpu_cores(),
-        memory_bytes=_memory_bytes(),
-        cpu_computes_bf16=cpu_computes_bf16(_cpu_flags()),
+        gpus=find_gpus(root),
+        cpu_cores=_cpu_cores(root),
+        memory_bytes=_memory_bytes(root),
+        cpu_computes_bf16=cpu_computes_bf16(_cpu_flags(root)),
+        visible_gpus=visible_gpus(),
+        unused_gpu=_apple_gpu(),
+        has_deepspeed=find_spec("deepspeed") is not None,
+        slurm=slurm_allocation(slurm_variables()),
     )
 
 
@@ -61,92 +70,37 @@ def cpu_computes_bf16(flags: frozenset[str]) -> bool:
     return not flags.isdisjoint(BF16_CPU_FLAGS)
 
 
-def parse_nvidia_smi(text: str, visible: tuple[str, ...] | None) -> tuple[Gpu, ...]:
-    """GPUs out of `nvidia-smi --query-gpu=index,uuid,name,memory.total,compute_cap --format=csv,noheader,nounits`.
-
-    `visible` are the tokens of CUDA_VISIBLE_DEVICES: an index, or the start of a UUID. A MIG token cannot be looked up in
-    this table; it stands for a device of unknown size, taken from the first line.
-    """
-    rows = [[cell.strip() for cell in line.split(",")] for line in text.splitlines() if line.count(",") == 4]
-    cards = {
-        row[0]: (
-            row[1],
-            Gpu(
-                token=row[0],
-                name=row[2],
-                memory_bytes=_number(row[3]) * 2**20,
-                computes_bf16=float(row[4] if row[4].replace(".", "").isdigit() else 0) >= BF16_COMPUTE_CAPABILITY,
-            ),
-        )
-        for row in rows
-    }
-    if visible is None:
-        return tuple(gpu for _, gpu in cards.values())
-    found: list[Gpu] = []
-    for token in visible:
-        matches = [gpu for index, (uuid, gpu) in cards.items() if token == index or uuid.startswith(token)]
-        if token.startswith("MIG") and cards:
-            matches = [next(iter(cards.values()))[1]]
-        if not matches:
-            break  # CUDA ignores everything after a token that names no device
-        found.append(matches[0].model_copy(update={"token": token}))
-    return tuple(found)
-
-
-def _number(text: str) -> int:
-    return int(float(text)) if text.replace(".", "").isdigit() else 0
-
-
-def _gpus() -> tuple[Gpu, ...]:
-    visible = visible_gpus()
-    program = shutil.which("nvidia-smi")
-    if program is None or visible == ():
-        return ()
+def _cpu_flags(root: Path) -> frozenset[str]:
+    """The flags of the first core; the kernel takes milliseconds to write down many cores, so no more is read."""
     try:
-        answer = subprocess.run(
-            [program, f"--query-gpu={NVIDIA_SMI_FIELDS}", "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=NVIDIA_SMI_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return parse_nvidia_smi(answer.stdout, visible) if answer.returncode == 0 else ()
-
-
-def _cpu_flags() -> frozenset[str]:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
+            flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
     except OSError:
         return frozenset()
-    flags = (line for line in lines if line.lower().startswith(("flags", "features")))
-    return frozenset(next(flags, "").partition(":")[2].split())
+    return frozenset(flags.partition(":")[2].split())
 
 
-def _cpu_cores() -> int:
+def _cpu_cores(root: Path) -> int:
     """Cores in this process's affinity mask, or fewer where a cgroup caps CPU time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_text("cpu.max").split()
-    if len(quota) == 2 and quota[0].isdigit():
-        cores = min(cores, max(1, int(quota[0]) // int(quota[1])))
-    return cores
+    limit = cpu_limit(root)
+    return cores if limit is None else min(cores, max(1, int(limit)))
 
 
-def _memory_bytes() -> int:
+def _memory_bytes(root: Path) -> int:
     """Physical memory, or less where a cgroup caps it."""
     if platform.system() == "Windows":
         return 0
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _cgroup_text("memory.max").strip()
-    return min(physical, int(limit)) if limit.isdigit() else physical
+    limit = memory_limit(root)
+    return physical if limit is None else min(physical, limit)
 
 
-def _cgroup_text(name: str) -> str:
-    """A file of this process's own cgroup (version 2), or nothing."""
-    try:
-        lines = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-        own = next(line[3:] for line in lines if line.startswith("0::"))
-        return (Path("/sys/fs/cgroup") / own.lstrip("/") / name).read_text(encoding="utf-8")
-    except (OSError, StopIteration):
+def _apple_gpu() -> str:
+    """`the GPU of the Apple M2` and the like, else nothing. Not run on such a machine."""
+    program = shutil.which("sysctl") if platform.system() == "Darwin" and platform.machine() == "arm64" else None
+    if program is None:
         return ""
+    asked = [program, "-n", "machdep.cpu.brand_string"]
+    answer = subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False)
+    return f"the GPU of the {answer.stdout.strip() or 'Apple chip'}"

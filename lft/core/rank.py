@@ -12,6 +12,7 @@ RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE = "RANK", "LOCAL_RANK", "WORLD_SI
 MASTER_ADDR, MASTER_PORT = "MASTER_ADDR", "MASTER_PORT"
 CACHE, XDG_CACHE = "LFT_CACHE", "XDG_CACHE_HOME"
 CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES = "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 LAUNCHER_PID = "LFT_LAUNCHER_PID"
 
 # What a launcher around this one may have left behind; inherited, it would make a rank believe it is another one.
@@ -75,15 +76,23 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def visible_gpus() -> tuple[str, ...] | None:
-    """The tokens of CUDA_VISIBLE_DEVICES, opaque (indices, UUIDs, MIG names); None where it is not set."""
-    value = os.environ.get(CUDA_VISIBLE_DEVICES)
+def visible_gpus(name: str = CUDA_VISIBLE_DEVICES) -> tuple[str, ...] | None:
+    """The tokens of CUDA_VISIBLE_DEVICES or its like, opaque (indices, UUIDs, MIG names); None where it is not set.
+
+    As CUDA reads it: a token twice hides all GPUs, and what follows the first token that names none is ignored.
+    """
+    value = os.environ.get(name)
     if value is None:
         return None
     tokens = tuple(token.strip() for token in value.split(","))
-    # CUDA stops at the first token that names no device
     named = [not token or token.startswith("-") or token == "NoDevFiles" for token in tokens]
-    return tokens[: named.index(True)] if True in named else tokens
+    tokens = tokens[: named.index(True)] if True in named else tokens
+    return tokens if len(set(tokens)) == len(tokens) else ()
+
+
+def slurm_variables() -> dict[str, str]:
+    """What SLURM says of this process's job and step."""
+    return {name: value for name, value in os.environ.items() if name.startswith("SLURM_")}
 
 
 def cache_folder() -> Path:

@@ -95,6 +95,16 @@ class RunDir:
         return self.run / "plan.json"
 
     @property
+    def accelerate_config(self) -> Path:
+        """What starts the same ranks with `accelerate launch`."""
+        return self.run / "launch_configs" / "accelerate.yaml"
+
+    @property
+    def deepspeed_config(self) -> Path:
+        """What the zero strategies tell DeepSpeed; there for them only."""
+        return self.run / "launch_configs" / "deepspeed.json"
+
+    @property
     def events(self) -> Path:
         """One file per writer."""
         return self.run / "events"

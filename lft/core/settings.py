@@ -198,8 +198,8 @@ class LaunchSettings(Section):
     precision: Literal["auto"] | Precision = "auto"
     """Number type of the frozen base model."""
 
-    strict: bool = False
-    """Make it an error, not a smaller run, when there are fewer GPUs than asked for."""
+    strict: Literal["auto"] | bool = "auto"
+    """Make it an error, not a smaller run, when there are fewer GPUs than asked for; auto does so inside a SLURM job."""
 
     restarts: CountOrZero = 0
     """How often the run is started again from its last checkpoint after a failure that may pass."""

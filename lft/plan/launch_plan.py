@@ -1,8 +1,9 @@
 """The plan of a run: everything decided, with the reason for each choice, before any process starts. Pure."""
 
-import shlex
+import json
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,7 +17,17 @@ from lft.core.settings_file import to_yaml
 from lft.core.words import counted
 from lft.plan.accelerate_config import accelerate_yaml
 from lft.plan.batch import Batch, plan_batch, wanted_global_batch
+from lft.plan.deepspeed_config import deepspeed_config
 from lft.plan.topology import Topology, choose_topology
+
+RANK_HOLDS: dict[Strategy, str] = {
+    "single": "one rank",
+    "ddp": "each rank holds the whole model and a share of each batch",
+    "zero2": "each rank holds the whole model, and a share of the gradients and of the optimizer's state",
+    "zero3": "each rank holds a share of the model, and gathers a layer when it computes it",
+    "fsdp": "each rank holds a share of every layer, and gathers a layer when it computes it",
+    "device-map": "one rank, whose model lies in layers over the GPUs; they compute in turn",
+}
 
 
 class Choice(BaseModel):
@@ -67,8 +78,15 @@ class LaunchPlan(BaseModel):
             device=self.topology.device,
             precision=precision or self.precision,
             accumulation=self.batch.accumulation,
+            deepspeed=self.deepspeed(precision or self.precision),
             resume_from=self.resume_from,
         )
+
+    def deepspeed(self, precision: Precision | None) -> dict[str, Any] | None:
+        """The content of deepspeed.json; None where the strategy has none."""
+        if self.strategy not in ("zero2", "zero3"):
+            return None
+        return deepspeed_config(self.strategy, self.batch, precision, self.settings.training.max_grad_norm)
 
     def argv(self, job: Job) -> list[str]:
         """The command of every rank."""
@@ -91,13 +109,16 @@ class LaunchPlan(BaseModel):
         """Path below output_dir -> text of what is written before the ranks start."""
         run = self.run_dir
         attempt = self.attempt_dir
+        deepspeed = self.deepspeed(self.precision)
         texts = {
             run.settings: to_yaml(self.settings),
             run.plan: self.model_dump_json(indent=1),
             attempt.plan: self.model_dump_json(indent=1),
-            run.run / "launch_configs" / "accelerate.yaml": accelerate_yaml(self.topology, self.precision),
+            run.accelerate_config: accelerate_yaml(self.strategy, self.topology, self.precision, run.deepspeed_config),
             attempt.order("train"): self.order("train").model_dump_json(indent=1),
         }
+        if deepspeed is not None:
+            texts[run.deepspeed_config] = json.dumps(deepspeed, indent=1) + "\n"
         return {str(path.relative_to(run.output_dir)): text for path, text in texts.items()}
 
 
@@ -106,20 +127,22 @@ def make_plan(settings: RunSettings, machine: Machine, attempt: int = 0) -> Laun
     topology = choose_topology(settings.launch, machine)
     batch, batch_reason = plan_batch(settings.training, topology.ranks, topology.asked_ranks)
     precision, precision_reason = plan_precision(settings, machine, topology)
-    strategy: Strategy = "ddp" if topology.ranks > 1 else "single"
+    strategy = plan_strategy(settings.launch.strategy, topology)
     notices = topology.notices
     if notices:
         wanted, rows = wanted_global_batch(settings.training, topology.asked_ranks), batch.global_batch
         change = f"stays {rows}" if rows == wanted else f"grows from {wanted} to {rows}"
         notices = (f"{notices[0]}; the global batch {change} (accumulation {batch.accumulation})",)
+    # frozen, so that the same steps are computed where the run goes on with fewer or more ranks
+    training = settings.training.model_copy(update={"global_batch_size": batch.global_batch})
     return LaunchPlan(
-        settings=settings,
+        settings=settings.model_copy(update={"training": training}),
         attempt=attempt,
         strategy=strategy,
         topology=topology,
         batch=batch,
         precision=precision,
-        choices=_choices(settings, machine, topology, (batch, batch_reason), (precision, precision_reason)),
+        choices=_choices(settings, machine, topology, strategy, (batch, batch_reason), (precision, precision_reason)),
         notices=notices,
     )
 
@@ -128,6 +151,7 @@ def _choices(
     settings: RunSettings,
     machine: Machine,
     topology: Topology,
+    strategy: Strategy,
     batch: tuple[Batch, str],
     precision: tuple[Precision | None, str],
 ) -> tuple[Choice, ...]:
@@ -135,20 +159,35 @@ def _choices(
     lora, training = settings.lora, settings.training
     threads = counted(topology.threads_per_rank, "thread")
     length = counted(training.max_steps, "step") if training.max_steps else counted(training.num_epochs, "epoch")
-    several = topology.ranks > 1
-    strategy = f"ddp over {'gloo' if topology.device == 'cpu' else 'nccl'}" if several else "single"
+    backend = "gloo" if topology.device == "cpu" else "nccl"
+    over = f" over {backend}" if topology.ranks > 1 else ""
+    nodes = f" on {counted(topology.nodes, 'node')}" if topology.nodes > 1 else ""
+    asked = settings.launch.strategy
+    instead = "" if asked in ("auto", strategy) else f", which has nobody to share with: {asked} is for several"
+    configs = "accelerate.yaml" + (", deepspeed.json" if strategy in ("zero2", "zero3") else "")
     adapter = f"LoRA r={lora.r} alpha={lora.lora_alpha}, {length}, learning rate {training.learning_rate:g}"
     lines = (
-        ("machine", machine.describe(), ""),
-        ("ranks", f"{counted(topology.ranks, 'rank')} on {topology.device}, {threads} each", topology.reason),
-        ("strategy", strategy, "each rank holds the whole model and a share of each batch" if several else "one rank"),
+        ("machine", machine.describe(), machine.limits()),
+        ("ranks", f"{counted(topology.ranks, 'rank')}{nodes} on {topology.device}, {threads} each", topology.reason),
+        ("strategy", strategy + over, RANK_HOLDS[strategy] + instead),
         ("precision", precision[0] or "auto", precision[1]),
         ("batch", batch[0].describe(), batch[1]),
         ("adapter", adapter, ""),
         ("data", settings.data.source, _held_out(settings)),
-        ("writes", str(settings.output_dir), "the adapter; plan, logs and report in run/"),
+        (
+            "writes",
+            str(settings.output_dir),
+            f"the adapter; plan, logs and report in run/, {configs} in run/launch_configs/",
+        ),
     )
     return tuple(Choice(name=name, value=value, reason=reason) for name, value, reason in lines)
+
+
+def plan_strategy(asked: Literal["auto"] | Strategy, topology: Topology) -> Strategy:
+    """The strategy asked for; single where one rank has nobody to share with, and no GPUs to lay layers over."""
+    if topology.ranks == 1:
+        return "device-map" if asked == "device-map" and len(topology.gpus) > 1 else "single"
+    return "ddp" if asked == "auto" else asked
 
 
 def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) -> tuple[Precision | None, str]:
@@ -162,11 +201,6 @@ def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) 
     if topology.device == "cuda":
         computes = all(gpu.computes_bf16 for gpu in machine.gpus if gpu.token in topology.gpus)
     return choose_precision(asked, topology.device, checkpoint_is_bf16=False, device_computes_bf16=computes)
-
-
-def command_line(plan: LaunchPlan) -> str:
-    """The command of a rank as one would type it."""
-    return shlex.join(["python", *plan.argv("train")[1:]])
 
 
 def _held_out(settings: RunSettings) -> str:

@@ -232,7 +232,7 @@ def test_a_run_file_that_cannot_be_read_as_settings_is_reported(
         ("--gpus", "-1", 'is "-1"; auto or an integer from 0 is expected'),
         ("--gpus", "\u00b2", 'is "\u00b2"; auto or an integer from 0 is expected'),
         ("--cpu-procs", "0", 'is "0"; auto or an integer from 1 is expected'),
-        ("--strategy", "dpp", 'is "dpp"; auto or single or ddp is expected'),
+        ("--strategy", "dpp", 'is "dpp"; auto or single or ddp or zero2 or zero3 or fsdp or device-map is expected'),
         ("--precision", "8bit", 'is "8bit"; auto or fp32 or fp16 or bf16 is expected'),
     ],
 )

@@ -1,22 +1,19 @@
 """Plans: values made from settings and a machine, on any machine, without touching it."""
 
-import json
-import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
-import yaml
 
+from lft.core.allocation import SlurmAllocation
 from lft.core.errors import LftError, PreflightError, SettingsError
 from lft.core.hardware import Gpu, Machine
-from lft.core.order import WorkerOrder
 from lft.core.rank import Rank
-from lft.core.settings import LaunchSettings, RunSettings, TrainingSettings
-from lft.core.settings_file import read_settings
+from lft.core.settings import LaunchSettings, RunSettings, Strategy, TrainingSettings
 from lft.plan.batch import plan_batch
-from lft.plan.launch_plan import LaunchPlan, command_line, make_plan
+from lft.plan.commands import command_line
+from lft.plan.launch_plan import LaunchPlan, make_plan
 from lft.plan.topology import choose_topology
 
 
@@ -56,6 +53,14 @@ def settings(**sections: dict[str, Any]) -> RunSettings:
         ({"strategy": "single", "gpus": 4}, machine(gpus=4), ("cuda", 1, 1, "a", 8)),
         ({"strategy": "single", "gpus": 4}, machine(), ("cpu", 1, 1, "", 8)),
         ({"strategy": "single", "cpu_procs": 4}, machine(), ("cpu", 1, 1, "", 8)),
+        ({"strategy": "device-map"}, machine(gpus=4), ("cuda", 1, 1, "abcd", 8)),
+        ({"strategy": "device-map", "gpus": 4}, machine(gpus=2), ("cuda", 1, 1, "ab", 8)),
+        ({"strategy": "device-map"}, machine(), ("cpu", 1, 1, "", 8)),
+        ({"strategy": "zero3", "gpus": 4}, machine(gpus=4), ("cuda", 4, 4, "abcd", 2)),
+        ({"strategy": "fsdp"}, machine(), ("cpu", 2, 2, "", 4)),
+        ({"nodes": 2, "gpus": 4}, machine(gpus=4), ("cuda", 8, 8, "abcd", 2)),
+        ({"nodes": 2, "gpus": 4}, machine(gpus=2), ("cuda", 4, 8, "ab", 4)),
+        ({"nodes": 3, "gpus": 4}, machine(), ("cpu", 6, 12, "", 4)),
         ({"gpus": 2, "strict": True}, machine(gpus=2), ("cuda", 2, 2, "ab", 4)),
         ({"strict": True}, machine(), ("cpu", 2, 2, "", 4)),
     ],
@@ -73,6 +78,46 @@ def test_strict_makes_fewer_gpus_an_error_that_says_what_would_do(on: Machine, h
         choose_topology(LaunchSettings(gpus=4, strict=True), on)
     assert f"4 GPUs are asked for and {here} can be used here" in str(caught.value)
     assert f"--gpus {here}" in caught.value.next_step
+
+
+def test_inside_a_slurm_job_fewer_gpus_are_an_error_unless_the_user_says_otherwise() -> None:
+    job = SlurmAllocation(job_id="48213", node_list="gpu-a2", nodes=1, in_step=False)
+    inside = machine(gpus=2).model_copy(update={"slurm": job})
+    with pytest.raises(PreflightError) as caught:
+        choose_topology(LaunchSettings(gpus=4), inside)
+    assert "4 GPUs are asked for and 2 can be used here; inside a job (SLURM job 48213)" in str(caught.value)
+    assert "--gpus 2" in caught.value.next_step
+    assert "--no-strict" in caught.value.next_step
+    assert choose_topology(LaunchSettings(gpus=4, strict=False), inside).ranks == 2
+    assert choose_topology(LaunchSettings(), inside).ranks == 2
+
+
+@pytest.mark.parametrize("strategy", ["single", "device-map"])
+def test_several_nodes_of_one_rank_are_refused(strategy: Strategy) -> None:
+    with pytest.raises(SettingsError) as caught:
+        choose_topology(LaunchSettings(nodes=2, strategy=strategy), machine(gpus=2))
+    assert f"launch.strategy {strategy} is one rank, and launch.nodes is 2" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "on", "expected"),
+    [
+        ("auto", machine(gpus=2), "ddp"),
+        ("auto", machine(gpus=1), "single"),
+        *((strategy, machine(gpus=2), strategy) for strategy in get_args(Strategy)),
+        *((strategy, machine(), strategy) for strategy in ("single", "ddp", "zero2", "zero3", "fsdp")),
+        *((strategy, machine(gpus=1), "single") for strategy in get_args(Strategy)),
+        ("device-map", machine(), "single"),
+    ],
+)
+def test_a_strategy_is_the_one_asked_for_wherever_there_is_something_to_share(
+    asked: str, on: Machine, expected: Strategy
+) -> None:
+    plan = make_plan(settings(launch={"strategy": asked}), on)
+    assert (plan.strategy, plan.order("train").strategy) == (expected, expected)
+    line = next(choice for choice in plan.choices if choice.name == "strategy")
+    assert line.value.startswith(expected)
+    assert asked in ("auto", expected) or f"{asked} is for several" in line.reason
 
 
 @pytest.mark.parametrize(
@@ -93,6 +138,22 @@ def test_strict_makes_fewer_gpus_an_error_that_says_what_would_do(on: Machine, h
             {"gpus": 4},
             machine(gpus=3),
             "4 GPUs asked for, 3 here: running 3 ranks; the global batch grows from 64 to 72 (accumulation 6)",
+        ),
+        (
+            {"gpus": 4, "nodes": 2},
+            machine(gpus=2),
+            "4 GPUs a node asked for, 2 here: running 4 ranks on 2 nodes; the global batch stays 128 (accumulation 8)",
+        ),
+        (
+            {"gpus": 4, "nodes": 2},
+            machine(),
+            "no GPU on this machine: running 4 ranks on the CPU on 2 nodes instead of the 4 GPUs a node asked for; "
+            "the global batch stays 128 (accumulation 8)",
+        ),
+        (
+            {"gpus": 4, "strategy": "device-map"},
+            machine(gpus=2),
+            "4 GPUs asked for, 2 here: running 1 rank on 2 GPUs; the global batch stays 16 (accumulation 4)",
         ),
         ({"gpus": 2}, machine(gpus=4), None),
         ({}, machine(), None),
@@ -236,46 +297,6 @@ def test_the_command_of_a_rank_names_the_order_that_is_written(tmp_path: Path) -
     assert plan.argv("train") == [sys.executable, "-m", "lft.train.worker", str(order)]
     assert plan.argv("benchmark")[-1] == str(order.with_name("benchmark-order.json"))
     assert command_line(plan) == f"python -m lft.train.worker '{order}'"
-
-
-def test_the_files_of_a_plan_mean_the_plan(tmp_path: Path) -> None:
-    plan = make_plan(settings(training={"global_batch_size": 48, "batch_size": 2}), machine(gpus=2))
-    for name, text in plan.files().items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    assert read_settings(tmp_path / "run" / "settings.yaml", {}, []) == plan.settings
-    assert LaunchPlan.model_validate_json((tmp_path / "run" / "plan.json").read_text()) == plan
-    order = WorkerOrder.load(tmp_path / "run" / "attempt-0" / "order.json")
-    assert order == plan.order("train")
-    assert (order.world_size, order.device, order.accumulation) == (2, "cuda", 12)
-
-
-def test_accelerate_starts_the_ranks_of_the_plan_from_the_file_written_for_it(tmp_path: Path) -> None:
-    plans = {
-        "cpu1": make_plan(settings(launch={"cpu_procs": 1}), machine()),
-        "cpu2": make_plan(settings(), machine()),
-        "gpu1": make_plan(settings(), machine(gpus=1)),
-        "gpu4": make_plan(settings(launch={"precision": "bf16"}), machine(gpus=4)),
-    }
-    for name, plan in plans.items():
-        (tmp_path / f"{name}.yaml").write_text(plan.files()["run/launch_configs/accelerate.yaml"])
-    script = """
-import json, sys
-from accelerate.commands.config.config_args import load_config_from_file
-facts = "distributed_type", "num_processes", "mixed_precision", "use_cpu"
-loaded = {name: load_config_from_file(f"{name}.yaml").to_dict() for name in sys.argv[1:]}
-print(json.dumps({name: [config[fact] for fact in facts] for name, config in loaded.items()}))
-"""
-    command = [sys.executable, "-c", script, *plans]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {
-        "cpu1": ["NO", 1, "no", True],
-        "cpu2": ["MULTI_GPU", 2, "no", False],
-        "gpu1": ["NO", 1, "no", False],
-        "gpu4": ["MULTI_GPU", 4, "bf16", False],
-    }
-    assert yaml.safe_load((tmp_path / "gpu4.yaml").read_text())["gpu_ids"] == "all"
 
 
 def test_every_refusal_says_what_to_do_next() -> None:
