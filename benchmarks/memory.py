@@ -112,7 +112,9 @@ def data_file(folder: Path) -> Path:
 def model_folder(name: str, folder: Path) -> Path:
     """The packaged model, or a random one of SIZES with one token a byte, made on first use."""
     if name == "smollm2-135M":
-        return Path(str(demo_settings()["model.name"]))
+        from lft.train.model import resolve_model
+
+        return Path(resolve_model(str(demo_settings()["model.name"]), print))  # converted here, not in a measured run
     target = folder / name
     if not target.exists():
         import torch

@@ -8,6 +8,7 @@ import click
 from lft.cli.options import plan_options, settings_from
 from lft.cli.present import RunDisplay, show_outcome, show_plan
 from lft.core.hardware import look_at_machine
+from lft.core.model_facts import read_model_facts
 from lft.core.run_dir import RunDir
 from lft.launch.agent import Agent
 from lft.plan.launch_plan import make_plan
@@ -26,7 +27,7 @@ def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], dry_run: b
     """
     settings = settings_from(run_file, demo, sets, flags)
     run_dir = RunDir(settings.output_dir)
-    plan = make_plan(settings, look_at_machine(), run_dir.next_attempt().number)
+    plan = make_plan(settings, look_at_machine(), read_model_facts(settings.model), run_dir.next_attempt().number)
     show_plan(plan)
     if dry_run:
         return 0

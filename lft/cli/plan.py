@@ -9,6 +9,7 @@ from lft.cli.options import plan_options, settings_from
 from lft.cli.present import show_commands, show_plan
 from lft.core.files import write_text
 from lft.core.hardware import look_at_machine
+from lft.core.model_facts import read_model_facts
 from lft.core.run_dir import RunDir
 from lft.plan.document import plan_document
 from lft.plan.launch_plan import make_plan
@@ -27,7 +28,8 @@ def command(
     lft plan run.yaml --gpus 4
     """
     settings = settings_from(run_file, demo, sets, flags)
-    plan = make_plan(settings, look_at_machine(), RunDir(settings.output_dir).next_attempt().number)
+    attempt = RunDir(settings.output_dir).next_attempt().number
+    plan = make_plan(settings, look_at_machine(), read_model_facts(settings.model), attempt)
     if write is not None:
         for name, text in plan.files().items():
             write_text(write / name, text)

@@ -5,6 +5,8 @@ adapted to frozen weights: a frozen linear layer keeps no input for its gradient
 with what autograd really saves. Rows are taken to be max_length long: the worst case.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from lft.core.model_facts import ModelFacts
@@ -28,6 +30,8 @@ DDP_BROADCAST_BYTES = 250 * 2**20
 """DistributedDataParallel broadcasts the first weights in coalesced buffers of this size (torch.nn.parallel)."""
 COMPOSED_ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_python", "quick_gelu")
 """Written as several operations each of which keeps its inputs, in transformers.activations."""
+MOST_USED = 0.9
+"""Of a device's memory: predictions are within 15 %, mostly within 5 (docs/benchmarks.md)."""
 SHARDED_WEIGHTS: tuple[Strategy, ...] = ("zero3", "fsdp")
 
 
@@ -45,18 +49,32 @@ class MemoryPrediction(BaseModel):
     framework: int
     loading: int
     """What loading needs beyond all that training needs; mostly 0."""
+    available: int = 0
+    """What there is on each device; 0 where that is not known."""
+    unit: Literal["GPU", "rank"] = "GPU"
 
     @property
     def total(self) -> int:
         """The sum of all parts."""
-        return sum(self.model_dump().values())
+        training = self.weights + self.adapters + self.gradients + self.optimizer + self.activations + self.logits
+        return training + self.framework + self.loading
+
+    @property
+    def fits(self) -> bool:
+        """Whether a tenth of what there is stays free; what is not known is not held against it."""
+        return self.available == 0 or self.total <= MOST_USED * self.available
+
+    def figures(self) -> str:
+        """`26.2 of 40.0 GB per GPU`; a GB is 10^9 bytes."""
+        of = f" of {self.available / 1e9:.1f}" if self.available else ""
+        return f"{self.total / 1e9:.1f}{of} GB per {self.unit}"
 
     def describe(self) -> str:
-        """`weights 16.1 + activations 6.9 + logits 0.8 + rest 2.4 = 26.2`, in GB (10^9 bytes)."""
+        """`weights 16.1 + activations 6.9 + logits 0.8 + rest 2.4 = 26.2 of 40.0 GB per GPU`."""
         named = {"weights": self.weights, "activations": self.activations, "logits": self.logits}
         named["rest"] = self.total - sum(named.values())
         parts = " + ".join(f"{name} {size / 1e9:.1f}" for name, size in named.items())
-        return f"{parts} = {self.total / 1e9:.1f}"
+        return f"{parts} = {self.figures()}"
 
 
 def predict_memory(
@@ -67,6 +85,7 @@ def predict_memory(
     devices: int,
     precision: Precision,
     device: Device,
+    available_bytes: int = 0,
 ) -> MemoryPrediction:
     """The need of each of `devices`: of all ranks, or of the GPUs over which device-map spreads one process."""
     several = devices > 1 and strategy != "single"
@@ -87,12 +106,14 @@ def predict_memory(
         # ZeRO-2 keeps whole weights and shards their float32 gradients and moments, ZeRO-3 and FSDP shard all
         adapters=4 * trained // (1 if strategy == "zero2" else share),
         # DDP reduces copies of the gradients in its buckets; ZeRO-2 reduces in a bucket, then keeps its share
-        gradients=4 * trained * (2 if several and strategy in ("ddp", "zero2") else 1) // (1 if share == 1 else share),
+        gradients=4 * trained * (2 if several and strategy in ("ddp", "zero2") else 1) // share,
         optimizer=(ADAM_BYTES + (4 if strategy in ("zero2", "zero3") else 0)) * trained // share,
         activations=activations,
         logits=_step_peak_bytes(model, settings, BYTES[precision]),
         framework=framework,
         loading=0,
+        available=available_bytes,
+        unit="rank" if device == "cpu" else "GPU",
     )
     if device == "cuda":
         return prediction
