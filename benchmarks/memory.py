@@ -15,7 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lft.core.run_dir import RunDir
 from lft.demo import demo_settings
+from lft.plan.launch_plan import LaunchPlan
 
 ROWS, STEPS = 32, 3
 SIZES: dict[str, dict[str, Any]] = {
@@ -72,12 +74,13 @@ def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for case in CASES:
             if not names or any(name in f"{case.used} {case.name}" for name in names):
-                measured = max(measure(case, Path(folder)))
-                print(f"| {case.used} | {case.name} | {measured / 2**20:.0f} |", flush=True)
+                predicted, measured = measure(case, Path(folder))
+                figures = f"{predicted / 1e6:.0f} | {measured / 1e6:.0f} | {100 * (predicted / measured - 1):+.1f} %"
+                print(f"| {case.used} | {case.name} | {figures} |", flush=True)
 
 
-def measure(case: Case, folder: Path) -> list[int]:
-    """Peak memory of every rank, in bytes."""
+def measure(case: Case, folder: Path) -> tuple[int, int]:
+    """The plan's prediction and the highest peak of any rank, in bytes."""
     output_dir = folder / case.name.replace(" ", "_")
     settings = {
         "model": {"name": str(model_folder(case.model, folder))},
@@ -95,9 +98,11 @@ def measure(case: Case, folder: Path) -> list[int]:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
-    report = json.loads((output_dir / "run" / "report.json").read_text(encoding="utf-8"))
-    peaks: list[int] = report["training"]["peak_memory_bytes_by_rank"]
-    return peaks
+    run = RunDir(output_dir)
+    plan = LaunchPlan.model_validate_json(run.plan.read_text(encoding="utf-8"))
+    assert plan.memory is not None
+    report = json.loads(run.report.read_text(encoding="utf-8"))
+    return plan.memory.total, max(report["training"]["peak_memory_bytes_by_rank"])
 
 
 def data_file(folder: Path) -> Path:

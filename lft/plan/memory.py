@@ -18,9 +18,9 @@ ADAM_BYTES = 8
 """Two float32 moments for each trained parameter (Kingma and Ba 2015)."""
 LOGIT_BYTES = 12
 """Three float32 copies: logits, their float32 selection or the loss's gradient, and the log-softmax with its own."""
-CPU_FRAMEWORK_BYTES = 640 * 10**6
+CPU_FRAMEWORK_BYTES = 570 * 10**6
 """Imported libraries, tokenized rows and what the C library keeps: fitted (docs/benchmarks.md)."""
-CPU_RANK_BYTES = 60 * 10**6
+CPU_RANK_BYTES = 20 * 10**6
 """What a process group adds to a rank on a CPU: fitted."""
 GPU_FRAMEWORK_BYTES = 1_200 * 10**6
 """CUDA context, cuBLAS workspace and allocator slack: an assumption, not measured."""

@@ -107,7 +107,6 @@ def test_several_nodes_of_one_rank_are_refused(strategy: Strategy) -> None:
         *((strategy, machine(gpus=2), strategy) for strategy in get_args(Strategy)),
         *((strategy, machine(), strategy) for strategy in ("single", "ddp", "zero2", "zero3", "fsdp")),
         *((strategy, machine(gpus=1), "single") for strategy in get_args(Strategy)),
-        ("device-map", machine(), "single"),
     ],
 )
 def test_a_strategy_is_the_one_asked_for_wherever_there_is_something_to_share(
