@@ -20,7 +20,7 @@ from lft.train.lora import LoraOptions, apply_lora, target_modules
 from tests.conftest import TinyModels
 from tests.local_hub.hub import LocalHub
 
-LLAMA = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4} | {
+LLAMA: dict[str, Any] = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4} | {
     "num_key_value_heads": 2,
     "intermediate_size": 160,
     "vocab_size": 500,
@@ -135,7 +135,7 @@ def write_gguf(path: Path, config: LlamaConfig) -> None:
     writer.add_embedding_length(hidden)
     writer.add_feed_forward_length(inner)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_head_count_kv(config.num_attention_heads // 2)
     writer.add_context_length(77)
     writer.add_layer_norm_rms_eps(1e-6)
     writer.add_token_list([f"word {number}" for number in range(config.vocab_size)])

@@ -73,7 +73,7 @@ def kept_by_autograd(family: str, layers: int, targets: Any, dropout: float, own
         torch.autocast("cpu", dtype=torch.bfloat16, enabled=half),
     ):
         result = model.base_model(input_ids=tokens)
-    size = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / tokens.numel()
+    size: float = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / tokens.numel()
     del result
     return size
 
@@ -142,9 +142,10 @@ def test_more_at_a_time_never_needs_less(strategy: Strategy, device: Device) -> 
 
     for batch, length, r in ((1, 128, 8), (4, 512, 8), (4, 4096, 64)):
         here = total(batch, length, r)
-        assert here < total(2 * batch, length, r)
-        assert here < total(batch, 2 * length, r)
-        assert here < total(batch, length, 2 * r)
+        assert here <= total(2 * batch, length, r)
+        assert here <= total(batch, 2 * length, r)
+        assert here <= total(batch, length, 2 * r)
+        assert device == "cpu" or here < total(2 * batch, length, r)  # there, loading may be the most
 
 
 @pytest.mark.parametrize("strategy", ["zero3", "fsdp"])
@@ -177,7 +178,7 @@ def test_rows_longer_than_the_models_positions_are_not_paid_for() -> None:
 
 
 def test_a_checkpoint_that_must_be_converted_is_held_beside_its_weights() -> None:
-    small = {"data": {"source": "a/b", "max_length": 2}, "training": {"batch_size": 1}}
+    small: dict[str, Any] = {"data": {"source": "a/b", "max_length": 2}, "training": {"batch_size": 1}}
     model = llama_8b().model_copy(update={"checkpoint_bytes": {"BF16": 2 * llama_8b().parameters}})
     wide, same = (
         predict_memory(model, settings(**small), "single", devices=1, precision=precision, device="cpu")
