@@ -13,7 +13,7 @@ from lft.core.settings import LaunchSettings, Precision, TrainingSettings
 from lft.plan.accelerate_config import accelerate_yaml
 from lft.plan.batch import plan_batch
 from lft.plan.deepspeed_config import ZeroStrategy, deepspeed_config
-from lft.plan.launch_plan import plan_strategy
+from lft.plan.strategy import possible_strategies
 from lft.plan.topology import choose_topology
 from tests.conftest import REPOSITORY
 
@@ -69,7 +69,7 @@ def generated(name: str) -> str:
         return json.dumps(deepspeed_config(DEEPSPEED[name], batch, "bf16", max_grad_norm=1.0), indent=1) + "\n"
     machine, launch, precision = SAMPLES[name]
     topology = choose_topology(launch, machine)
-    strategy = plan_strategy(launch.strategy, topology)
+    strategy = possible_strategies(launch, machine, topology)[0]
     return accelerate_yaml(strategy, topology, precision, f"{FOLDER}/deepspeed-{strategy}.json")
 
 

@@ -38,3 +38,11 @@ def duration(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{max(seconds, 0):.0f} s"
+
+
+def rounded(number: int) -> str:
+    """A count to three digits: `6.82 M`, `8.03 B`, `812 k`."""
+    for size, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return str(number)

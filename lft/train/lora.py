@@ -9,22 +9,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lft.core.errors import PreflightError
-
-# The layers of each model family, by the last part of their names; the first family that is wholly there is taken.
-FAMILIES: tuple[tuple[str, ...], ...] = (
-    ("c_attn", "c_proj"),  # GPT-2, GPT-BigCode
-    ("q_proj", "v_proj", "k_proj", "o_proj"),  # Llama, Mistral, Qwen, Gemma, SmolLM
-    ("q_proj", "v_proj", "k_proj", "out_proj"),  # OPT, GPT-J, GPT-Neo
-    ("q_proj", "v_proj", "k_proj", "dense"),  # Phi-1, Phi-2
-    ("query", "value", "key", "dense"),  # BERT, RoBERTa
-    ("qkv_proj", "o_proj"),  # Phi-3, Phi-4
-    ("qkv_proj", "out_proj"),  # CodeGen
-    ("query_key_value", "dense"),  # GPT-NeoX, Pythia, Falcon, BLOOM, ChatGLM
-    ("Wqkv", "out_proj"),  # MPT, DBRX
-    ("Wqkv", "Wo"),  # ModernBERT
-    ("wqkv", "wo"),  # InternLM2
-    ("fc1", "fc2"),
-)
+from lft.core.lora_targets import family_of, is_target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +34,7 @@ def linear_layers(model: PreTrainedModel) -> set[str]:
 
 def target_modules(model: PreTrainedModel) -> list[str] | str:
     """The layers of the model's family that it really has, or "all-linear"."""
-    ends = {name.rsplit(".", 1)[-1] for name in linear_layers(model)}
-    for family in FAMILIES:
-        if ends.issuperset(family):
-            return list(family)
-    return "all-linear"
+    return family_of(linear_layers(model))
 
 
 def apply_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
@@ -64,7 +45,7 @@ def apply_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
     targets = options.target_modules if isinstance(options.target_modules, str) else list(options.target_modules)
     layers = linear_layers(model)
     if not isinstance(targets, str):
-        missing = [target for target in targets if not any(_matches(layer, target) for layer in layers)]
+        missing = [target for target in targets if not any(is_target(layer, target) for layer in layers)]
         if missing:
             known = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in layers}))
             raise PreflightError(
@@ -82,7 +63,3 @@ def apply_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
     adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     assert isinstance(adapted, PeftModel)
     return adapted
-
-
-def _matches(layer: str, target: str) -> bool:
-    return layer == target or layer.endswith(f".{target}")

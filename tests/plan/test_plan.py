@@ -23,7 +23,7 @@ def machine(gpus: int = 0, cores: int = 8, *, gpu_bf16: bool = True, cpu_bf16: b
         Gpu(token=token, name="NVIDIA H100", memory_bytes=80 * 2**30, computes_bf16=gpu_bf16)
         for token in "abcdefgh"[:gpus]
     )
-    return Machine(gpus=cards, cpu_cores=cores, memory_bytes=2**36, cpu_computes_bf16=cpu_bf16)
+    return Machine(gpus=cards, cpu_cores=cores, memory_bytes=2**36, cpu_computes_bf16=cpu_bf16, has_deepspeed=True)
 
 
 def settings(**sections: dict[str, Any]) -> RunSettings:
@@ -107,7 +107,6 @@ def test_several_nodes_of_one_rank_are_refused(strategy: Strategy) -> None:
         *((strategy, machine(gpus=2), strategy) for strategy in get_args(Strategy)),
         *((strategy, machine(), strategy) for strategy in ("single", "ddp", "zero2", "zero3", "fsdp")),
         *((strategy, machine(gpus=1), "single") for strategy in get_args(Strategy)),
-        ("device-map", machine(), "single"),
     ],
 )
 def test_a_strategy_is_the_one_asked_for_wherever_there_is_something_to_share(

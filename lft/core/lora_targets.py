@@ -1,0 +1,42 @@
+"""Which layers LoRA sits on: the families by name, and the one rule that both the plan and the training use."""
+
+from collections.abc import Collection, Sequence
+
+# The layers of each model family, by the last part of their names; the first family that is wholly there is taken.
+FAMILIES: tuple[tuple[str, ...], ...] = (
+    ("c_attn", "c_proj"),  # GPT-2, GPT-BigCode
+    ("q_proj", "v_proj", "k_proj", "o_proj"),  # Llama, Mistral, Qwen, Gemma, SmolLM
+    ("q_proj", "v_proj", "k_proj", "out_proj"),  # OPT, GPT-J, GPT-Neo
+    ("q_proj", "v_proj", "k_proj", "dense"),  # Phi-1, Phi-2
+    ("query", "value", "key", "dense"),  # BERT, RoBERTa
+    ("qkv_proj", "o_proj"),  # Phi-3, Phi-4
+    ("qkv_proj", "out_proj"),  # CodeGen
+    ("query_key_value", "dense"),  # GPT-NeoX, Pythia, Falcon, BLOOM, ChatGLM
+    ("Wqkv", "out_proj"),  # MPT, DBRX
+    ("Wqkv", "Wo"),  # ModernBERT
+    ("wqkv", "wo"),  # InternLM2
+    ("fc1", "fc2"),
+)
+
+
+def family_of(layers: Collection[str]) -> list[str] | str:
+    """The ends of the names of the family's layers that are really there, or "all-linear"."""
+    ends = {name.rsplit(".", 1)[-1] for name in layers}
+    for family in FAMILIES:
+        if ends.issuperset(family):
+            return list(family)
+    return "all-linear"
+
+
+def is_target(layer: str, target: str) -> bool:
+    """Whether a layer's full name is `target` or ends in it, as peft reads target_modules."""
+    return layer == target or layer.endswith(f".{target}")
+
+
+def adapted_layers(layers: Collection[str], targets: Sequence[str] | str) -> list[str]:
+    """The full names of the layers that get an adapter; `targets` is "auto", "all-linear" or ends of names."""
+    if targets == "auto":
+        targets = family_of(layers)
+    if isinstance(targets, str):
+        return list(layers)
+    return [layer for layer in layers if any(is_target(layer, target) for target in targets)]
