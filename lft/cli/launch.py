@@ -9,7 +9,8 @@ from lft.cli.options import plan_options, settings_from
 from lft.cli.planning import plan_here
 from lft.cli.present import RunDisplay, show_outcome, show_plan
 from lft.launch.agent import Agent
-from lft.plan.launch_plan import LaunchPlan, on_node
+from lft.plan.launch_plan import LaunchPlan
+from lft.plan.nodes import on_node
 
 
 @click.command("launch")

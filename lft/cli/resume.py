@@ -16,7 +16,7 @@ from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
 from lft.launch.follow import RunStatus, existing_run, read_status, training_attempts
 from lft.launch.resuming import resume_point
-from lft.plan.launch_plan import on_node
+from lft.plan.nodes import on_node
 
 
 @click.command("resume")

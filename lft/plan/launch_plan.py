@@ -1,14 +1,12 @@
 """The plan of a run: everything decided, with the reason for each choice, before any process starts. Pure."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from lft.core.errors import SettingsError
 from lft.core.hardware import Machine
 from lft.core.model_facts import ModelFacts, UnknownModel
 from lft.core.order import Job, WorkerOrder
@@ -17,34 +15,15 @@ from lft.core.rank import CUDA_VISIBLE_DEVICES, MASTER_ADDR, MASTER_PORT, Rank
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import Precision, RunSettings, Strategy
 from lft.core.settings_file import to_yaml
-from lft.core.words import counted, rounded
 from lft.plan.accelerate_config import accelerate_yaml
 from lft.plan.batch import Batch, plan_batch, wanted_global_batch
 from lft.plan.deepspeed_config import deepspeed_config
+from lft.plan.lines import Choice, plan_lines
 from lft.plan.memory import MemoryPrediction
-from lft.plan.strategy import StrategyChoice, choose_strategy, refuse_conflicts
+from lft.plan.strategy import choose_strategy, refuse_conflicts
 from lft.plan.topology import Topology, choose_topology
 
 NOT_LOOKED_AT = UnknownModel()
-
-RANK_HOLDS: dict[Strategy, str] = {
-    "single": "one rank",
-    "ddp": "each rank holds the whole model and a share of each batch",
-    "zero2": "each rank holds the whole model, and a share of the gradients and of the optimizer's state",
-    "zero3": "each rank holds a share of the model, and gathers a layer when it computes it",
-    "fsdp": "each rank holds a share of every layer, and gathers a layer when it computes it",
-    "device-map": "one rank, whose model lies in layers over the GPUs; they compute in turn",
-}
-
-
-class Choice(BaseModel):
-    """One line of the plan: what was decided, and why."""
-
-    model_config = ConfigDict(frozen=True)
-
-    name: str
-    value: str
-    reason: str = ""
 
 
 class LaunchPlan(BaseModel):
@@ -182,7 +161,7 @@ def make_plan(
         topology=topology,
         batch=batch,
         precision=precision,
-        choices=_choices(
+        choices=plan_lines(
             settings, machine, topology, model, strategy, (batch, batch_reason), (precision, precision_reason), rows
         ),
         notices=notices + strategy.notices,
@@ -193,66 +172,6 @@ def _with_batch(settings: RunSettings, batch: Batch) -> RunSettings:
     """The settings with their global batch frozen, so that fewer or more ranks go on with the same steps."""
     training = settings.training.model_copy(update={"global_batch_size": batch.global_batch})
     return settings.model_copy(update={"training": training})
-
-
-def _choices(
-    settings: RunSettings,
-    machine: Machine,
-    topology: Topology,
-    model: ModelFacts | UnknownModel,
-    chosen: StrategyChoice,
-    batch: tuple[Batch, str],
-    precision: tuple[Precision | None, str],
-    rows: int | None,
-) -> tuple[Choice, ...]:
-    """The lines of the plan; `batch` and `precision` come with their reasons."""
-    lora, training, strategy = settings.lora, settings.training, chosen.strategy
-    threads = counted(topology.threads_per_rank, "thread")
-    length = counted(training.max_steps, "step") if training.max_steps else counted(training.num_epochs, "epoch")
-    backend = "gloo" if topology.device == "cpu" else "nccl"
-    over = f" over {backend}" if topology.ranks > 1 else ""
-    each_node = f"{topology.nodes:,} nodes like this one: " if topology.nodes > 1 else ""
-    spread = len(topology.gpus) if topology.ranks_per_node == 1 else 0
-    devices = counted(spread, "GPU") if spread > 1 else topology.device
-    asked = settings.launch.strategy
-    instead = "" if asked in ("auto", strategy) else f", which has nobody to share with: {asked} is for several"
-    configs = "accelerate.yaml" + (" and deepspeed.json" if strategy in ("zero2", "zero3") else "")
-    memory = f"   {chosen.memory.describe()}" if chosen.memory else ""
-    why = f"; {chosen.reason}" if chosen.reason else ""
-    trained = ""
-    if isinstance(model, ModelFacts):
-        trained = f": {rounded(model.trained_parameters(lora))} of {rounded(model.parameters)} trained"
-    adapter = f"LoRA r={lora.r} alpha={lora.lora_alpha}{trained}, {length}, learning rate {training.learning_rate:g}"
-    lines = (
-        ("machine", each_node + machine.describe(), machine.limits()),
-        ("ranks", f"{counted(topology.ranks, 'rank')} on {devices}, {threads} each", topology.reason),
-        ("strategy", strategy + over + memory, RANK_HOLDS[strategy] + instead + why),
-        ("precision", precision[0] or "auto", precision[1]),
-        ("batch", batch[0].describe(), batch[1]),
-        *_steps(settings, batch[0], rows),
-        ("adapter", adapter, ""),
-        ("data", settings.data.source, _held_out(settings)),
-        (
-            "writes",
-            str(settings.output_dir),
-            f"the adapter; plan, logs and report in run/; {configs} in run/launch_configs/",
-        ),
-    )
-    return tuple(Choice(name=name, value=value, reason=reason) for name, value, reason in lines)
-
-
-def _steps(settings: RunSettings, batch: Batch, rows: int | None) -> tuple[tuple[str, str, str], ...]:
-    """The estimated steps of the run, where they are not asked for and the rows were counted."""
-    training, held_out = settings.training, settings.data.held_out
-    if rows is None or training.max_steps is not None:
-        return ()
-    trained = max(1, round(rows * (1 - held_out) if held_out < 1 else rows - held_out))
-    steps = -(-trained // batch.global_batch) * training.num_epochs
-    epochs = counted(training.num_epochs, "epoch")
-    reason = (
-        f"{counted(rows, 'line')} of data, about {trained:,} of them trained, {epochs}; rows may be left out or cut"
-    )
-    return (("steps", f"about {steps:,}", reason),)
 
 
 def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) -> tuple[Precision | None, str]:
@@ -266,45 +185,3 @@ def plan_precision(settings: RunSettings, machine: Machine, topology: Topology) 
     if topology.device == "cuda":
         computes = all(gpu.computes_bf16 for gpu in machine.gpus if gpu.token in topology.gpus)
     return choose_precision(asked, topology.device, checkpoint_is_bf16=False, device_computes_bf16=computes)
-
-
-def on_node(plan: LaunchPlan, node: int | None, meeting_point: str | None) -> LaunchPlan:
-    """The plan as one node carries it out, without a scheduler: rank 0 listens at `meeting_point` (host:port).
-
-    Other nodes than the first keep their files in a folder of their own, since whether they share one is not known.
-    Raises SettingsError where the nodes could not find each other.
-    """
-    nodes = plan.topology.nodes
-    if nodes == 1 and node is None and meeting_point is None:
-        return plan
-    mistakes = _meeting_mistakes(plan, node, meeting_point)
-    if mistakes:
-        example = f"lft launch ... --nodes {max(nodes, 2)} --rdzv HOST-OF-NODE-0:29500 --node-rank 0   (1 on the next)"
-        raise SettingsError(mistakes, next_step=f"on each node: {example}")
-    assert node is not None
-    settings = plan.settings
-    if node > 0:
-        settings = settings.model_copy(update={"output_dir": settings.output_dir / f"node-{node}"})
-    return plan.model_copy(update={"node": node, "meeting_point": meeting_point, "settings": settings})
-
-
-def _meeting_mistakes(plan: LaunchPlan, node: int | None, meeting_point: str | None) -> list[str]:
-    nodes = plan.topology.nodes
-    mistakes = []
-    if nodes == 1:
-        mistakes.append("--rdzv, --node-rank  are for several nodes, and --nodes is 1")
-    if not re.fullmatch(r"[^\s:]+:\d{1,5}", meeting_point or "") and nodes > 1:
-        mistakes.append(f"--rdzv  is {meeting_point}; HOST:PORT of node 0 is expected, so that {nodes} nodes meet")
-    if nodes > 1 and (node is None or not 0 <= node < nodes):
-        mistakes.append(f"--node-rank  is {node}; 0 to {nodes - 1} is expected, another one on each node")
-    if plan.settings.launch.restarts and nodes > 1:
-        mistakes.append("launch.restarts  needs a scheduler that starts all nodes again; leave it out with --rdzv")
-    return mistakes
-
-
-def _held_out(settings: RunSettings) -> str:
-    held_out, prompts = settings.data.held_out, settings.benchmark.num_prompts
-    share = f"{100 * held_out:.3g} % of the rows" if held_out < 1 else f"{held_out:g} rows"
-    if not held_out:
-        return "no row held out, so no benchmark"
-    return f"{share} held out" + (f", at most {prompts} of them to compare base and tuned model" if prompts else "")

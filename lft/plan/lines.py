@@ -1,0 +1,98 @@
+"""The lines of a plan as people read them: what was decided, and why."""
+
+from pydantic import BaseModel, ConfigDict
+
+from lft.core.hardware import Machine
+from lft.core.model_facts import ModelFacts, UnknownModel
+from lft.core.settings import Precision, RunSettings, Strategy
+from lft.core.words import counted, rounded
+from lft.plan.batch import Batch
+from lft.plan.strategy import StrategyChoice
+from lft.plan.topology import Topology
+
+RANK_HOLDS: dict[Strategy, str] = {
+    "single": "one rank",
+    "ddp": "each rank holds the whole model and a share of each batch",
+    "zero2": "each rank holds the whole model, and a share of the gradients and of the optimizer's state",
+    "zero3": "each rank holds a share of the model, and gathers a layer when it computes it",
+    "fsdp": "each rank holds a share of every layer, and gathers a layer when it computes it",
+    "device-map": "one rank, whose model lies in layers over the GPUs; they compute in turn",
+}
+
+
+class Choice(BaseModel):
+    """One line of the plan: what was decided, and why."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    value: str
+    reason: str = ""
+
+
+def plan_lines(
+    settings: RunSettings,
+    machine: Machine,
+    topology: Topology,
+    model: ModelFacts | UnknownModel,
+    chosen: StrategyChoice,
+    batch: tuple[Batch, str],
+    precision: tuple[Precision | None, str],
+    rows: int | None,
+) -> tuple[Choice, ...]:
+    """The lines of the plan; `batch` and `precision` come with their reasons."""
+    lora, training, strategy = settings.lora, settings.training, chosen.strategy
+    threads = counted(topology.threads_per_rank, "thread")
+    length = counted(training.max_steps, "step") if training.max_steps else counted(training.num_epochs, "epoch")
+    backend = "gloo" if topology.device == "cpu" else "nccl"
+    over = f" over {backend}" if topology.ranks > 1 else ""
+    each_node = f"{topology.nodes:,} nodes like this one: " if topology.nodes > 1 else ""
+    spread = len(topology.gpus) if topology.ranks_per_node == 1 else 0
+    devices = counted(spread, "GPU") if spread > 1 else topology.device
+    asked = settings.launch.strategy
+    instead = "" if asked in ("auto", strategy) else f", which has nobody to share with: {asked} is for several"
+    configs = "accelerate.yaml" + (" and deepspeed.json" if strategy in ("zero2", "zero3") else "")
+    memory = f"   {chosen.memory.describe()}" if chosen.memory else ""
+    why = f"; {chosen.reason}" if chosen.reason else ""
+    trained = ""
+    if isinstance(model, ModelFacts):
+        trained = f": {rounded(model.trained_parameters(lora))} of {rounded(model.parameters)} trained"
+    adapter = f"LoRA r={lora.r} alpha={lora.lora_alpha}{trained}, {length}, learning rate {training.learning_rate:g}"
+    lines = (
+        ("machine", each_node + machine.describe(), machine.limits()),
+        ("ranks", f"{counted(topology.ranks, 'rank')} on {devices}, {threads} each", topology.reason),
+        ("strategy", strategy + over + memory, RANK_HOLDS[strategy] + instead + why),
+        ("precision", precision[0] or "auto", precision[1]),
+        ("batch", batch[0].describe(), batch[1]),
+        *_steps(settings, batch[0], rows),
+        ("adapter", adapter, ""),
+        ("data", settings.data.source, _held_out(settings)),
+        (
+            "writes",
+            str(settings.output_dir),
+            f"the adapter; plan, logs and report in run/; {configs} in run/launch_configs/",
+        ),
+    )
+    return tuple(Choice(name=name, value=value, reason=reason) for name, value, reason in lines)
+
+
+def _steps(settings: RunSettings, batch: Batch, rows: int | None) -> tuple[tuple[str, str, str], ...]:
+    """The estimated steps of the run, where they are not asked for and the rows were counted."""
+    training, held_out = settings.training, settings.data.held_out
+    if rows is None or training.max_steps is not None:
+        return ()
+    trained = max(1, round(rows * (1 - held_out) if held_out < 1 else rows - held_out))
+    steps = -(-trained // batch.global_batch) * training.num_epochs
+    epochs = counted(training.num_epochs, "epoch")
+    reason = (
+        f"{counted(rows, 'line')} of data, about {trained:,} of them trained, {epochs}; rows may be left out or cut"
+    )
+    return (("steps", f"about {steps:,}", reason),)
+
+
+def _held_out(settings: RunSettings) -> str:
+    held_out, prompts = settings.data.held_out, settings.benchmark.num_prompts
+    share = f"{100 * held_out:.3g} % of the rows" if held_out < 1 else f"{held_out:g} rows"
+    if not held_out:
+        return "no row held out, so no benchmark"
+    return f"{share} held out" + (f", at most {prompts} of them to compare base and tuned model" if prompts else "")
