@@ -103,13 +103,13 @@ def settings(model: Path, data: Path, output_dir: Path, **launch: Any) -> dict[s
 
 
 def start(run_file: Path, values: dict[str, Any], fault: dict[str, Any], *words: str) -> Run:
-    """Start `lft launch` on `values`, with FAULT in its environment; output goes to a file."""
+    """Start `lft launch` on `values`, with FAULT in its environment and more words; output goes to a file."""
     run_file.write_text(json.dumps(values), encoding="utf-8")
     mark = uuid.uuid4().hex
     output = run_file.with_suffix(".out")
     with output.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
-            [*(words or (sys.executable, "-m", "lft.cli.main", "launch")), str(run_file)],
+            [sys.executable, "-m", "lft.cli.main", "launch", str(run_file), *words],
             env=os.environ | {MARK: mark, "FAULT": json.dumps(fault)},
             stdin=subprocess.DEVNULL,
             stdout=stream,

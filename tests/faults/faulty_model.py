@@ -7,6 +7,7 @@ import ctypes
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from typing import Any
@@ -53,6 +54,11 @@ def ignore_sigterm_and_hang() -> None:
     time.sleep(100_000)
 
 
+def start_a_child_and_hang() -> None:
+    subprocess.Popen(["sleep", "100000"])
+    time.sleep(100_000)
+
+
 FAULTS = {
     "raise": fail,
     "raise, slow finally": fail_and_clean_up_slowly,
@@ -62,5 +68,6 @@ FAULTS = {
     "kill -9": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "out of memory": lambda: torch.empty(10**15),
     "hang": lambda: time.sleep(100_000),
+    "child": start_a_child_and_hang,
     "ignore SIGTERM": ignore_sigterm_and_hang,
 }

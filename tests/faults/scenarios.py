@@ -85,6 +85,7 @@ SCENARIOS = (
         deed=after_step(2, signal.SIGKILL, rank=1),
     ),
     Scenario("kill -9 of the launcher", -9, (), deed=after_step(2, signal.SIGKILL)),
+    Scenario("kill -9 of the launcher, rank 1 has a child", -9, (), "child", deed=after_step(4, signal.SIGKILL)),
     Scenario(
         "rank 1 hangs and ignores SIGTERM; SIGTERM",
         143,
