@@ -104,4 +104,4 @@ def test_a_bf16_base_trains_adapters_in_float32(
         assert shared[tensor].dtype == torch.float32
         # a step of 1e-5 is far below what bf16 can tell apart at 0.05, which is 2e-4
         assert float((shared[tensor].bfloat16().float() == shared[tensor]).float().mean()) < 0.01
-        assert float((shared[tensor] - alone[tensor]).abs().mean()) < 1e-6
+        assert float((shared[tensor] - alone[tensor]).abs().mean()) < 5e-6
