@@ -31,8 +31,12 @@ def usual_strategy(rank: Rank, gpus: int) -> Strategy:
 
 
 def final_deepspeed(config: dict[str, Any], precision: Precision) -> dict[str, Any]:
-    """The DeepSpeed configuration with the number type that the worker has settled."""
-    return config | {"bf16": {"enabled": precision == "bf16"}, "fp16": {"enabled": precision == "fp16"}}
+    """The DeepSpeed configuration with the number type that the worker has settled.
+
+    In half precision DeepSpeed trains float32 copies of the adapter; ZeRO-2 computes with a half-precision one.
+    """
+    halves: tuple[Precision, ...] = ("bf16", "fp16")
+    return config | {half: config.get(half, {}) | {"enabled": precision == half} for half in halves}
 
 
 def sharded_loading(
@@ -97,8 +101,11 @@ def _make_state(strategy: Strategy, rank: Rank, device: Device) -> None:
 def _join_deepspeed(device: Device) -> None:
     """Let DeepSpeed use the process group that is there; until it does, it takes this rank for the only one."""
     use_defaults({"DS_ACCELERATOR": device})
-    from deepspeed import comm
+    from deepspeed import comm, ops
 
+    # For CPU ranks DeepSpeed compiles a shared-memory op at first use, under a lock file that a killed rank leaves behind, and
+    # on which every later one waits for ever (0.19.8). Without it gloo does the same work, and no compiler is needed.
+    ops.__compatible_ops__["deepspeed_shm_comm"] = False
     if not comm.is_initialized():
         comm.init_distributed(dist_backend=_backend(device), auto_mpi_discovery=False)
 
