@@ -11,9 +11,11 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from lft.core.beat import Beat
-from lft.core.errors import BUG, DONE, FORCED, HANG, SAVED, STOPPED, PreflightError, UploadError
+from lft.core.errors import BUG, DONE, FORCED, HANG, OUT_OF_MEMORY, SAVED, STOPPED, PreflightError, UploadError
 from lft.core.events import Event, EventTail
 from lft.core.files import write_text
+from lft.core.hardware import look_at_machine
+from lft.core.model_facts import read_model_facts
 from lft.core.order import STOPPED_EARLY, Job, WorkerReport
 from lft.core.run_dir import Attempt
 from lft.core.settings import RunSettings
@@ -27,6 +29,7 @@ from lft.launch.stopping import StopRequests
 from lft.launch.supervisor import EARLY_SECONDS, Ended, Watch, supervise
 from lft.launch.triage import find_failure, is_cause
 from lft.plan.launch_plan import LaunchPlan
+from lft.plan.strategy import SmallerRun, next_that_fits
 from lft.publish.card import write_card
 from lft.publish.report import Report, write_report
 from lft.publish.upload import upload_adapter
@@ -167,8 +170,17 @@ class Agent:
         failure = find_failure(ended, attempt)
         if failure is None:
             return None
-        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint)
-        return Outcome(exit_code=failure.report.exit_code, failure=failure, next_step=again)
+        code = failure.report.exit_code
+        smaller = self._smaller_run() if code == OUT_OF_MEMORY else None
+        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
+        return Outcome(exit_code=code, failure=failure, next_step=again)
+
+    def _smaller_run(self) -> SmallerRun | None:
+        plan = self.plan
+        model = read_model_facts(plan.settings.model)
+        return next_that_fits(
+            plan.settings, plan.strategy, plan.topology, plan.memory, plan.precision, look_at_machine(), model
+        )
 
     def _stopped(self, ended: Ended, words: str, *, was_working: bool) -> Outcome:
         """The outcome of a stop: 128 + signal where a step was lost, else 130 or 75, with what the ranks say of it."""

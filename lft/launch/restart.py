@@ -7,6 +7,7 @@ from pathlib import Path
 from lft.core.errors import FORCED, HANG, OUT_OF_MEMORY, RENDEZVOUS, TRAINING
 from lft.core.order import WorkerReport
 from lft.plan.launch_plan import LaunchPlan
+from lft.plan.strategy import SmallerRun
 
 MOST_ATTEMPTS_WITHOUT_A_STEP = 2
 
@@ -38,27 +39,21 @@ def may_pass(report: WorkerReport) -> bool:
     return report.exit_code in (TRAINING, HANG, RENDEZVOUS) or report.exit_code > FORCED
 
 
-def next_step(report: WorkerReport, plan: LaunchPlan, checkpoint: Path | None) -> str:
-    """What to type after this failure; nothing where the error itself says it."""
+def next_step(report: WorkerReport, plan: LaunchPlan, checkpoint: Path | None, smaller: SmallerRun | None) -> str:
+    """What to type after this failure; nothing where the error itself says it.
+
+    `smaller` is the next plan that is predicted to fit, where the model is known.
+    """
+    resume = shlex.join(["lft", "resume", str(plan.settings.output_dir)])
+    whence = f"from {checkpoint.name}" if checkpoint else "from the first step: there is no checkpoint yet"
     if report.exit_code == OUT_OF_MEMORY:
-        return f"{_resume(plan, checkpoint, *_smaller(plan))}{_from(checkpoint)}"
-    if may_pass(report):
-        return f"{_resume(plan, checkpoint)}{_from(checkpoint)}"
-    return ""
+        return f"{resume} {smaller or _half(plan)}   {whence}"
+    return f"{resume}   {whence}" if may_pass(report) else ""
 
 
-def _smaller(plan: LaunchPlan) -> tuple[str, ...]:
+def _half(plan: LaunchPlan) -> str:
     """Half the rows, or half the tokens, at a time; the global batch stays."""
     batch, data = plan.batch, plan.settings.data
     if batch.micro_batch == 1:
-        return (f"data.max_length={max(2, data.max_length // 2)}",)
-    return (f"training.batch_size={batch.micro_batch // 2}", f"training.global_batch_size={batch.global_batch}")
-
-
-def _resume(plan: LaunchPlan, checkpoint: Path | None, *changes: str) -> str:
-    command = ["lft", "resume", str(plan.settings.output_dir)]
-    return shlex.join(command + [word for change in changes for word in ("--set", change)])
-
-
-def _from(checkpoint: Path | None) -> str:
-    return f"   from {checkpoint.name}" if checkpoint else "   from the first step: there is no checkpoint yet"
+        return f"--set data.max_length={max(2, data.max_length // 2)}"
+    return f"--set training.batch_size={batch.micro_batch // 2} --set training.global_batch_size={batch.global_batch}"

@@ -1,6 +1,8 @@
 """Which failures are worth another attempt, and when to stop trying; what to type where a human has to."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,8 @@ def test_a_restart_goes_on_from_the_newest_complete_checkpoint(tmp_path: Path) -
         (folder / "w").write_text("x")
         if sizes is not None:
             (folder / MANIFEST).write_text(json.dumps({"step": step, "files": sizes}))
+            during_the_run = time.time() + 60
+            os.utime(folder / MANIFEST, (during_the_run, during_the_run))
     agent = Agent(plan, lambda _: None)
     agent.run()
     assert agent.plan.resume_from == plan.run_dir.checkpoint(20), "30 lost a byte, 40 was never finished"
@@ -80,7 +84,7 @@ def test_a_restart_goes_on_from_the_newest_complete_checkpoint(tmp_path: Path) -
 def test_after_running_out_of_memory_the_next_command_needs_less_and_keeps_the_global_batch(tmp_path: Path) -> None:
     plan = plan_in(tmp_path / "my run")
     report = WorkerReport(ok=False, rank=0, stage="training", exit_code=67)
-    typed = next_step(report, plan, tmp_path / "checkpoint-400")
+    typed = next_step(report, plan, tmp_path / "checkpoint-400", None)
     assert typed.startswith(f"lft resume '{tmp_path}/my run/out' --set training.batch_size=2")
     assert "--set training.global_batch_size=32" in typed
     assert typed.endswith("from checkpoint-400")
