@@ -42,7 +42,9 @@ def fold(reports: Iterable[WorkerReport], world_size: int, attempt: Attempt) -> 
     cause = pick_cause(reports)
     same = (cause.error_class, cause.message)
     ranks = tuple(sorted({report.rank for report in reports if (report.error_class, report.message) == same}))
-    log_tail = "" if cause.traceback else _log_tail(attempt, cause.rank)
+    # nothing in the log tells of a SIGKILL
+    says_more = not cause.traceback and cause.exit_code not in (FORCED + signal.SIGKILL, OUT_OF_MEMORY)
+    log_tail = _log_tail(attempt, cause.rank) if says_more else ""
     return Failure(report=cause, ranks=ranks, stopped=world_size - len(ranks), log_tail=log_tail)
 
 

@@ -59,6 +59,12 @@ def start_a_child_and_hang() -> None:
     time.sleep(100_000)
 
 
+def eat_memory() -> None:
+    eaten = []
+    while True:
+        eaten.append(bytearray(os.urandom(1)) * 2**26)
+
+
 FAULTS = {
     "raise": fail,
     "raise, slow finally": fail_and_clean_up_slowly,
@@ -67,6 +73,7 @@ FAULTS = {
     "segfault": lambda: ctypes.string_at(0),
     "kill -9": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "out of memory": lambda: torch.empty(10**15),
+    "eat memory": eat_memory,
     "hang": lambda: time.sleep(100_000),
     "child": start_a_child_and_hang,
     "ignore SIGTERM": ignore_sigterm_and_hang,
