@@ -30,9 +30,7 @@ from lft.launch.supervisor import EARLY_SECONDS, Ended, Watch, supervise
 from lft.launch.triage import find_failure, is_cause
 from lft.plan.launch_plan import LaunchPlan
 from lft.plan.strategy import SmallerRun, next_that_fits
-from lft.publish.card import write_card
 from lft.publish.report import Report, write_report
-from lft.publish.upload import upload_adapter
 
 Observer = Callable[[Event], None]
 LOCK_SECONDS = 1.0
@@ -123,6 +121,8 @@ class Agent:
 
     def _report(self) -> Report:
         """Write report.json and the model card from what the ranks measured."""
+        from lft.publish.card import write_card  # with the Hub's client: 10 MB that no one needs while ranks train
+
         run_dir, settings = self.plan.run_dir, self.plan.settings
         trained = self._metrics("train", run_dir.attempts())
         report = write_report(run_dir, settings, trained, self._metrics("benchmark", [self.attempt]))
@@ -263,6 +263,8 @@ class Agent:
 
 def upload(settings: RunSettings) -> str:
     """Upload a finished run as its settings say; returns the address. Raises UploadError."""
+    from lft.publish.upload import upload_adapter
+
     wish = settings.upload
     assert wish.repo_name is not None
     return upload_adapter(settings.output_dir, wish.repo_name, create_new=wish.create_new, private=wish.private)

@@ -102,22 +102,25 @@ def settings(model: Path, data: Path, output_dir: Path, **launch: Any) -> dict[s
     }
 
 
-def start(run_file: Path, values: dict[str, Any], fault: dict[str, Any], *words: str) -> Run:
-    """Start `lft launch` on `values`, with FAULT in its environment and more words; output goes to a file."""
+def start(run_file: Path, values: dict[str, Any], fault: dict[str, Any], *words: str, output: int | None = None) -> Run:
+    """Start `lft launch` on `values`, with FAULT in its environment and more words.
+
+    What it says goes to a file, or to the open file `output`.
+    """
     run_file.write_text(json.dumps(values), encoding="utf-8")
     mark = uuid.uuid4().hex
-    output = run_file.with_suffix(".out")
-    with output.open("w", encoding="utf-8") as stream:
+    path = run_file.with_suffix(".out")
+    with path.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "lft.cli.main", "launch", str(run_file), *words],
             env=os.environ | {MARK: mark, "FAULT": json.dumps(fault)},
             stdin=subprocess.DEVNULL,
-            stdout=stream,
+            stdout=stream if output is None else output,
             stderr=subprocess.STDOUT,
             text=True,
             preexec_fn=hear_interrupts,
         )
-    return Run(process, RunDir(Path(values["output_dir"])), mark, output)
+    return Run(process, RunDir(Path(values["output_dir"])), mark, path)
 
 
 def hear_interrupts() -> None:

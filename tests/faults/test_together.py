@@ -1,6 +1,10 @@
 """Runs that go on after a fault, runs side by side, and nodes that are one run: real ranks, real kills."""
 
+import os
+import signal
 import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +32,20 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def begin(folder: Path, model: Path, data: Path, fault: dict[str, Any], *words: str, **launch: Any) -> Run:
+def begin(
+    folder: Path,
+    model: Path,
+    data: Path,
+    fault: dict[str, Any],
+    *words: str,
+    output: int | None = None,
+    **launch: Any,
+) -> Run:
     """Start a run of STEPS steps in a folder of its own."""
     folder.mkdir()
     values = settings(model, data, folder / "out", **launch)
     values["training"]["max_steps"] = STEPS
-    return start(folder / "run.yaml", values, fault, *words)
+    return start(folder / "run.yaml", values, fault, *words, output=output)
 
 
 def adapter(run: Run) -> dict[str, torch.Tensor]:
@@ -86,3 +98,26 @@ def test_a_node_whose_partner_fails_ends_too_and_points_to_it(model: Path, data:
     assert "ValueError: the tensors do not match" in second.text
     assert (first.exit_code, second.exit_code, first.left, second.left) == (64, 64, [], []), first.text
     assert "see the other nodes' last lines" in first.text
+
+
+def test_a_terminal_that_hangs_up_stops_the_run_like_sigterm(model: Path, data: Path, tmp_path: Path) -> None:
+    terminal, its_end = os.openpty()
+    drain = threading.Thread(target=read_until_closed, args=(terminal,))
+    drain.start()
+    run = begin(tmp_path / "run", model, data, {"slow_seconds": 0.3, "ranks": []}, output=its_end)
+    os.close(its_end)
+    run.wait_for_step(2)
+    run.send(signal.SIGHUP)
+    end(run)
+    drain.join(10)
+    assert not drain.is_alive()
+    assert (run.exit_code, run.left) == (75, [])
+    assert [path.name for path in run.run_dir.complete_checkpoints()] != []
+
+
+def read_until_closed(terminal: int) -> None:
+    """What is written to a terminal has to be read, or its writers wait."""
+    with suppress(OSError):  # how Linux says that the other end is closed
+        while os.read(terminal, 4096):
+            pass
+    os.close(terminal)
