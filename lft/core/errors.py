@@ -5,6 +5,7 @@ LftError                     70  also the class for a bug in lft itself
 |- PreflightError             3  hardware, a model or a data set that cannot be had
 |  `- DataError               3  a file or row that cannot be used; names file and line
 |- CallOrderError            64  a method of LLMFineTuner called before the one it needs
+|- AdapterError              64  the trained adapter is damaged or not finite, and was not kept
 |- UploadError               64  the Hub refused or could not be reached
 |- OutOfMemoryError          67  also a RuntimeError, as the documented API promises
 |- RendezvousError           66  ranks did not all join
@@ -80,6 +81,12 @@ class DataError(PreflightError):
 
 class CallOrderError(LftError):
     """A method was called before the one it builds on; the message names the missing call."""
+
+    exit_code = TRAINING
+
+
+class AdapterError(LftError):
+    """The adapter that was trained is damaged, or holds values that are not finite; nothing of it was kept."""
 
     exit_code = TRAINING
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lft.core.errors import LftError, PreflightError
+from lft.core.errors import AdapterError, PreflightError
 from lft.core.files import files_aside
 from lft.train.chat import Style
 
@@ -53,7 +53,7 @@ def write_adapter(model: PeftModel, weights: Weights, folder: Path) -> None:
 
 
 def check_written(model: PeftModel, folder: Path) -> None:
-    """Read the written weights again: all of the model's adapter, in its shapes, finite. Raises LftError."""
+    """Read the written weights again: all of the model's adapter, in its shapes, finite. Raises AdapterError."""
     expected = {name.replace(f".{model.active_adapter}.", "."): _shape(tensor) for name, tensor in _trained(model)}
     found = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
     wrong = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
@@ -64,7 +64,7 @@ def check_written(model: PeftModel, folder: Path) -> None:
         elif not found[name].isfinite().all():
             wrong.append(f"{name} is not finite")
     if wrong:
-        raise LftError(
+        raise AdapterError(
             f"the adapter that was written is damaged and was not kept: {len(wrong)} of {len(expected)} tensors, "
             f"first {wrong[0]}",
             next_step="the checkpoints before it are still there",
@@ -85,7 +85,7 @@ def save_adapter(
 ) -> None:
     """Put adapter, tokenizer and lft.json (how prompts were written, which base model) into `folder`, all or nothing.
 
-    One rank writes. Raises LftError where what was written cannot be read again as it should be.
+    One rank writes. Raises AdapterError where what was written cannot be read again as it should be.
     """
     with files_aside(folder) as temporary:
         write_adapter(model, weights, temporary)

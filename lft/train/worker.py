@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lft.train.jobs import Desk
 
 PR_SET_PDEATHSIG = 1
+M_MMAP_THRESHOLD = -3
 LIBRARY_DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "true",
     # bars would fill the rank's log; events tell how far it is
@@ -67,6 +68,8 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"lft.train.worker: an order file is expected: {error}\n")
         return SETTINGS
     use_defaults(LIBRARY_DEFAULTS)
+    if order.device == "cpu":
+        _return_freed_tensors()
     forget_accelerate()
     rank = Rank.from_environment()
     attempt = Attempt(order.attempt_dir)
@@ -141,6 +144,17 @@ def _tell_warnings(events: EventWriter) -> None:
 def _peak_resident_bytes() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _return_freed_tensors() -> None:
+    """Have glibc map every block from 1 MiB on by itself, so that it goes back to the system when it is freed.
+
+    By default the threshold rises to 32 MiB with the blocks that are freed, and the heap below it grows full of holes:
+    6,880 MB instead of 5,291 after 3 steps of SmolLM2-135M with 4 rows of 512 tokens. It costs 3 to 8 % of CPU time.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc; nothing to do elsewhere
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 def _die_with_parent() -> None:

@@ -73,7 +73,7 @@ def test_any_number_of_ranks_gives_the_same_adapter_and_the_same_scores(
     for ranks in (1, 3):
         plan_file = tmp_path / "out 1" / "run" / "attempt-0" / "plan.json"
         plan = json.loads(plan_file.read_text(encoding="utf-8"))
-        plan["topology"]["ranks"] = ranks
+        plan["topology"]["ranks_per_node"] = ranks
         plan_file.write_text(json.dumps(plan), encoding="utf-8")
         again = run_lft("benchmark", tmp_path / "out 1", cwd=tmp_path)
         assert again.returncode == 0, again.stdout + again.stderr
@@ -118,79 +118,6 @@ def test_a_run_leaves_what_the_run_directory_promises_and_its_settings_repeat_it
     ).read_bytes()
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
-def test_torchrun_and_accelerate_start_the_same_ranks_from_the_same_order(
-    tiny_models: TinyModels, tmp_path: Path, rows_file: Path, launcher: str
-) -> None:
-    output_dir = tmp_path / "out"
-    run_file = write_run_file(tmp_path / "run.yaml", tiny_models.llama, rows_file, output_dir)
-    ours = run_lft("launch", run_file, "--cpu-procs", 2, cwd=tmp_path)
-    assert ours.returncode == 0, ours.stdout + ours.stderr
-    expected = adapter(output_dir)
-    (output_dir / "adapter_model.safetensors").unlink()
-    scripts, order = Path(sys.executable).parent, output_dir / "run" / "attempt-0" / "order.json"
-    starting = {
-        "torchrun": [scripts / "torchrun", "--standalone", "--nproc-per-node", 2],
-        "accelerate": [
-            *(
-                scripts / "accelerate",
-                "launch",
-                "--config_file",
-                output_dir / "run" / "launch_configs" / "accelerate.yaml",
-            )
-        ],
-    }[launcher]
-    done = subprocess.run(
-        [*map(str, starting), "-m", "lft.train.worker", str(order)],
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    theirs = adapter(output_dir)
-    assert max(float((theirs[name] - expected[name]).abs().max()) for name in expected) < 1e-6
-
-
-BROKEN_MODEL = '''
-import os, time
-from transformers import LlamaForCausalLM
-
-class Broken(LlamaForCausalLM):
-    """Fails on rank 1 alone, which then takes its time to clean up while the others lose their connection."""
-
-    def forward(self, *args, **kwargs):
-        if os.environ["RANK"] == "1":
-            try:
-                raise ValueError("layer 7 of rank 1 is on fire")
-            finally:
-                time.sleep(2)
-        return super().forward(*args, **kwargs)
-'''
-
-
-def test_the_error_shown_is_that_of_the_rank_that_failed_first_and_no_rank_survives(
-    tiny_models: TinyModels, tmp_path: Path, rows_file: Path
-) -> None:
-    model = tmp_path / "broken"
-    model.mkdir()
-    for path in tiny_models.llama.iterdir():
-        (model / path.name).write_bytes(path.read_bytes())
-    (model / "modeling_broken.py").write_text(BROKEN_MODEL, encoding="utf-8")
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
-    config |= {"auto_map": {"AutoModelForCausalLM": "modeling_broken.Broken"}, "architectures": ["Broken"]}
-    (model / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    run_file = write_run_file(tmp_path / "run.yaml", model, rows_file, tmp_path / "out")
-    trusting = "--set", "model.trust_remote_code=true"
-    done = run_lft("launch", run_file, "--cpu-procs", 2, *trusting, cwd=tmp_path)
-    assert done.returncode == 64
-    assert "rank 1 failed, while training; the other rank was stopped because of it" in done.stdout
-    assert "ValueError: layer 7 of rank 1 is on fire" in done.stdout
-    assert done.stdout.rstrip().endswith("exit 64")
-    assert not ranks_of(tmp_path / "out")
-    assert not (tmp_path / "out" / "adapter_config.json").exists()
-
-
 def ranks_of(output_dir: Path) -> list[int]:
     """Process ids of ranks that work on a run."""
     found = []
@@ -231,43 +158,6 @@ def start_long_run(model: Path, tmp_path: Path, rows_file: Path) -> "subprocess.
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for(lambda: any(event.kind == "log" for event in events_of(tmp_path / "out")), process)
     return process
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
-def test_a_signal_saves_a_checkpoint_after_the_step_and_says_where(
-    tiny_models: TinyModels, tmp_path: Path, rows_file: Path, number: int, code: int
-) -> None:
-    process = start_long_run(tiny_models.llama, tmp_path, rows_file)
-    process.send_signal(number)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == code, output
-    saved = sorted((tmp_path / "out").glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
-    assert f"{saved[-1].name} is saved; in {tmp_path / 'out'}" in output
-    assert (saved[-1] / "adapter_model.safetensors").exists()
-    assert not (tmp_path / "out" / "adapter_model.safetensors").exists()
-    assert not ranks_of(tmp_path / "out")
-
-
-def test_a_killed_rank_is_named_with_its_signal_and_ends_the_run(
-    tiny_models: TinyModels, tmp_path: Path, rows_file: Path
-) -> None:
-    process = start_long_run(tiny_models.llama, tmp_path, rows_file)
-    os.kill(ranks_of(tmp_path / "out")[1], signal.SIGKILL)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 128 + signal.SIGKILL, output
-    assert "was killed by SIGKILL, which the system sends when memory runs out" in output
-    assert not ranks_of(tmp_path / "out")
-
-
-def test_no_rank_survives_a_killed_launcher(tiny_models: TinyModels, tmp_path: Path, rows_file: Path) -> None:
-    process = start_long_run(tiny_models.llama, tmp_path, rows_file)
-    assert len(ranks_of(tmp_path / "out")) == 2
-    process.kill()
-    process.communicate()
-    deadline = time.monotonic() + 10
-    while ranks_of(tmp_path / "out") and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not ranks_of(tmp_path / "out")
 
 
 @pytest.mark.parametrize("delay_seconds", [0.0, 0.05, 0.15, 0.4])

@@ -28,3 +28,7 @@ def test_a_fault_ends_the_run_with_its_cause_and_leaves_no_process(
         assert words in run.text[place:], run.text
         place = run.text.index(words, place)
     assert run.left == []
+    if "is saved" in run.text:
+        newest = run.run_dir.complete_checkpoints()[-1].name
+        assert f"{newest} is saved" in run.text
+        assert not run.run_dir.adapter_config.exists(), "an unfinished adapter is not the final one"
