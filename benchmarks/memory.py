@@ -42,13 +42,15 @@ class Case:
     batch_size: int
     precision: str = "fp32"
     ranks: int = 1
+    strategy: str = "auto"
     lora: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """Model, length, batch, precision, ranks and what the adapter is."""
         lora = "".join(f" {key.removeprefix('lora_')}={value}" for key, value in self.lora.items())
-        return f"{self.model} {self.max_length}x{self.batch_size} {self.precision} ranks={self.ranks}{lora}"
+        strategy = "" if self.strategy == "auto" else f" {self.strategy}"
+        return f"{self.model} {self.max_length}x{self.batch_size} {self.precision} ranks={self.ranks}{strategy}{lora}"
 
 
 CASES = (
@@ -66,6 +68,9 @@ CASES = (
     Case("held out", "gpt2-124M", 128, 4, "bf16", ranks=2),
     Case("held out", "llama-270M", 128, 1, lora={"r": 32}),
     Case("held out", "llama-270M", 512, 2, "bf16", ranks=2),
+    Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero2"),
+    Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero3"),
+    Case("held out", "llama-270M", 256, 2, ranks=2, strategy="fsdp"),
 )
 
 
@@ -89,7 +94,7 @@ def measure(case: Case, folder: Path) -> tuple[int, int]:
         | {"global_batch_size": case.batch_size * case.ranks},
         "benchmark": {"num_prompts": 0},
         "lora": case.lora,
-        "launch": {"gpus": 0, "cpu_procs": case.ranks, "precision": case.precision},
+        "launch": {"cpu_procs": case.ranks, "precision": case.precision, "strategy": case.strategy},
         "output_dir": str(output_dir),
     }
     run_file = folder / "run.yaml"

@@ -12,6 +12,8 @@ REDUCE_BUCKET_ELEMENTS = 50_000_000
 ALLGATHER_BUCKET_ELEMENTS = 50_000_000  # of the adapter's updated weights
 PREFETCH_BUCKET_ELEMENTS = 50_000_000  # DeepSpeed's default
 PERSISTENT_ELEMENTS = 100_000  # DeepSpeed's default
+LIVE_ELEMENTS = 100_000_000
+"""Gathered weights kept for a next use; with DeepSpeed's 1e9 a model below that is never really shared out."""
 NEVER = 2**31 - 1  # in steps
 
 
@@ -20,14 +22,11 @@ def deepspeed_config(
     batch: Batch,
     precision: Precision | None,
     max_grad_norm: float,
-    hidden_size: int | None = None,
 ) -> dict[str, Any]:
     """The content of deepspeed.json for the Trainer's own optimizer and schedule.
 
     `precision` None is decided by the worker: neither bf16 nor fp16 is enabled here, and the worker enables the one it
-    takes. `max_grad_norm` 0 clips nothing. With the model's `hidden_size`, buckets are those that transformers 5 derives
-    from it (integrations/deepspeed.py, trainer_config_finalize): hidden² elements to reduce, 0.9 hidden² to prefetch,
-    parameters below 10 hidden kept whole on every rank.
+    takes. `max_grad_norm` 0 clips nothing.
     """
     zero: dict[str, Any] = {
         "stage": 3 if strategy == "zero3" else 2,
@@ -35,15 +34,15 @@ def deepspeed_config(
         "overlap_comm": strategy == "zero3",
         "contiguous_gradients": True,
         "reduce_scatter": True,
-        "reduce_bucket_size": hidden_size**2 if hidden_size else REDUCE_BUCKET_ELEMENTS,
+        "reduce_bucket_size": REDUCE_BUCKET_ELEMENTS,
         "allgather_bucket_size": ALLGATHER_BUCKET_ELEMENTS,
     }
     if strategy == "zero3":
         zero |= {
-            "stage3_prefetch_bucket_size": int(0.9 * hidden_size**2) if hidden_size else PREFETCH_BUCKET_ELEMENTS,
-            "stage3_param_persistence_threshold": 10 * hidden_size if hidden_size else PERSISTENT_ELEMENTS,
-            "stage3_max_live_parameters": 1_000_000_000,
-            "stage3_max_reuse_distance": 1_000_000_000,
+            "stage3_prefetch_bucket_size": PREFETCH_BUCKET_ELEMENTS,
+            "stage3_param_persistence_threshold": PERSISTENT_ELEMENTS,
+            "stage3_max_live_parameters": LIVE_ELEMENTS,
+            "stage3_max_reuse_distance": LIVE_ELEMENTS,
             # the adapter alone is saved, and gathered by itself
             "stage3_gather_16bit_weights_on_model_save": False,
         }

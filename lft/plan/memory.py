@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from lft.core.model_facts import ModelFacts
 from lft.core.precision import Device
 from lft.core.settings import Precision, RunSettings, Strategy
+from lft.plan.deepspeed_config import LIVE_ELEMENTS
 
 BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 ADAM_BYTES = 8
@@ -188,5 +189,8 @@ def _weights(model: ModelFacts, strategy: Strategy, share: int, size: int) -> in
         return size * (-(-inner // share) + embedding)
     if share > 1 and strategy in SHARDED_WEIGHTS:
         # the shards, and gathered: both ends, the layer that computes and the one that comes next
-        return size * min(model.parameters, -(-model.parameters // share) + ends + 2 * -(-inner // model.layers))
+        gathered = ends + 2 * -(-inner // model.layers)
+        if strategy == "zero3":
+            gathered += LIVE_ELEMENTS
+        return size * min(model.parameters, -(-model.parameters // share) + gathered)
     return size * model.parameters

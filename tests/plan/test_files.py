@@ -15,9 +15,7 @@ from lft.core.rank import Rank
 from lft.core.rows import about_rows
 from lft.core.settings import DataSettings
 from lft.core.settings_file import read_settings
-from lft.plan.batch import Batch
 from lft.plan.commands import command_line, other_launchers
-from lft.plan.deepspeed_config import deepspeed_config
 from lft.plan.document import plan_document
 from lft.plan.launch_plan import LaunchPlan, make_plan
 from tests.plan.test_plan import machine, settings
@@ -82,14 +80,6 @@ def test_a_precision_settled_by_an_earlier_job_reaches_deepspeed() -> None:
     assert settled is not None
     assert (open_order["bf16"], open_order["fp16"]) == ({"enabled": False}, {"enabled": False})
     assert settled["bf16"] == {"enabled": True}
-
-
-def test_buckets_follow_the_models_width_as_transformers_derives_them() -> None:
-    zero = deepspeed_config("zero3", Batch(micro_batch=1, accumulation=1, world_size=2), "bf16", 1.0, hidden_size=1000)[
-        "zero_optimization"
-    ]
-    assert (zero["reduce_bucket_size"], zero["stage3_prefetch_bucket_size"]) == (1_000_000, 900_000)
-    assert zero["stage3_param_persistence_threshold"] == 10_000
 
 
 @pytest.mark.parametrize("launch", [{}, {"strategy": "zero2", "gpus": 4}, {"nodes": 2, "gpus": 4}], ids=str)
