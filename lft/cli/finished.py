@@ -1,5 +1,6 @@
 """Reading back the plan of a finished run, for the verbs that work on one."""
 
+import shlex
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -19,7 +20,8 @@ def finished_plan(output_dir: Path) -> LaunchPlan:
     finished = [attempt for attempt in run_dir.attempts() if attempt.report("train", 0).exists()]
     if not finished or not run_dir.adapter_config.exists():
         raise PreflightError(
-            f"the run in {output_dir} has no adapter yet", next_step=f"lft launch {run_dir.settings} finishes it"
+            f"the run in {output_dir} has no adapter yet",
+            next_step=f"{shlex.join(['lft', 'resume', str(output_dir)])} finishes it",
         )
     plan = read_plan(finished[-1])
     # the folder may have been moved or copied since
@@ -30,6 +32,6 @@ def finished_plan(output_dir: Path) -> LaunchPlan:
 def read_plan(attempt: Attempt) -> LaunchPlan:
     """What an attempt was planned to do. Raises PreflightError."""
     try:
-        return LaunchPlan.model_validate_json(attempt.plan.read_text(encoding="utf-8"))
+        return LaunchPlan.model_validate_json(attempt.plan.read_bytes())
     except (OSError, ValidationError) as error:
         raise PreflightError(f"{attempt.plan} cannot be read: {error}") from None

@@ -43,7 +43,7 @@ def carry_out(plan: LaunchPlan, *, dry_run: bool) -> int:
     show_plan(plan)
     if dry_run:
         return 0
-    with RunDisplay() as display:
+    with RunDisplay(plan.local_ranks[0]) as display:
         agent = Agent(plan, display.observe)
         outcome = agent.run()
     show_outcome(outcome, agent.plan)

@@ -1,10 +1,13 @@
 """From facts to what people see: the plan, the live progress, the end of a run. The only module that uses Rich."""
 
+import io
 import shlex
+import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import Any
+from typing import IO, Any, cast
 
 from rich.console import Console
 from rich.live import Live
@@ -16,6 +19,7 @@ from rich.text import Text
 from lft.core.errors import DONE, NEXT, TRAINING
 from lft.core.events import Event
 from lft.core.words import clock, counted, rank_names
+from lft.launch.agent import LAUNCHER
 from lft.launch.outcome import Failure, Outcome
 from lft.plan.commands import command_line, other_launchers
 from lft.plan.launch_plan import LaunchPlan
@@ -45,18 +49,50 @@ def show_commands(plan: LaunchPlan) -> None:
     console.print(f"  [bold]command[/bold]    {escape(command_line(plan))}{part}", soft_wrap=True)
     for command in others:
         console.print(f"  [bold]or all[/bold]     {escape(command)}", soft_wrap=True)
+    output_dir = shlex.quote(str(plan.settings.output_dir))
     numbers = "; NODE is 0 on the first node" if plan.topology.nodes > 1 else ""
     _line(
         console,
-        f"  note       commands need the plan's files: lft plan ... --write {plan.settings.output_dir}{numbers}",
+        f"  note       commands need the plan's files: lft plan ... --write {output_dir}{numbers}",
     )
 
 
-class RunDisplay:
-    """The live progress of a run: one moving line on a terminal, plain lines anywhere else."""
+class LastingOutput(io.TextIOBase):
+    """Standard output that nobody has to read: a terminal that is closed, or a full disk, must not end a run."""
 
-    def __init__(self) -> None:
-        self.console = Console(highlight=False, emoji=False)
+    def write(self, text: str) -> int:
+        """Write what can be written."""
+        with suppress(OSError):
+            sys.stdout.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Pass on what can be passed on."""
+        with suppress(OSError):
+            sys.stdout.flush()
+
+    def isatty(self) -> bool:
+        """As standard output is."""
+        return sys.stdout.isatty()
+
+    def fileno(self) -> int:
+        """As standard output has."""
+        return sys.stdout.fileno()
+
+
+def _lasting_console() -> Console:
+    return Console(file=cast(IO[str], LastingOutput()), highlight=False, emoji=False)
+
+
+class RunDisplay:
+    """The live progress of a run: one moving line on a terminal, plain lines anywhere else.
+
+    It shows `rank`, the first of this node.
+    """
+
+    def __init__(self, rank: int = 0) -> None:
+        self.console = _lasting_console()
+        self._shown = f"rank-{rank}"
         self._progress = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=24),
@@ -68,7 +104,9 @@ class RunDisplay:
         self._task: TaskID | None = None
         self._facts: dict[str, Any] = {}
         self._stage = ""
-        self._stage_started = self._said = time.monotonic()
+        self._said = time.monotonic()
+        self._first: tuple[int, float] | None = None
+        """The first step of this stage that was told, and when: a resumed run begins in the middle."""
         self._warnings: dict[str, set[int]] = {}
         self._warned: set[str] = set()
 
@@ -83,7 +121,7 @@ class RunDisplay:
         self._progress.stop()
 
     def observe(self, event: Event) -> None:
-        """Show one event of rank 0; other ranks are heard when they warn, each warning once, and when they fail."""
+        """Show one event of the rank shown; other ranks are heard when they warn, each warning once, and when they fail."""
         show: dict[str, Callable[[dict[str, Any]], None]] = {
             "stage": self._show_stage,
             "notice": lambda data: _line(self.console, f"  {data['line']}"),
@@ -94,7 +132,7 @@ class RunDisplay:
         }
         if event.kind == "warning":
             self._warnings.setdefault(event.data["line"], set()).add(int(event.writer.removeprefix("rank-")))
-        elif event.writer == "rank-0" and event.kind in show:
+        elif event.writer in (self._shown, LAUNCHER) and event.kind in show:
             self._tell_warnings()
             show[event.kind](event.data)
 
@@ -106,8 +144,7 @@ class RunDisplay:
 
     def _show_stage(self, data: dict[str, Any]) -> None:
         self._end_bar()
-        self._stage, self._stage_started = data["name"], time.monotonic()
-        self._facts = {}
+        self._stage, self._facts, self._first = data["name"], {}, None
         _line(self.console, f"  stage      {data['name']}")
 
     def _show_step(self, data: dict[str, Any]) -> None:
@@ -124,14 +161,16 @@ class RunDisplay:
 
     def _describe(self, step: int, total: int) -> str:
         """Loss, speed and time left, as far as they are known."""
-        seconds = max(time.monotonic() - self._stage_started, 1e-9)
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        steps, seconds = step - self._first[0], max(now - self._first[1], 1e-9)
         parts = []
         if "loss" in self._facts:
             parts.append(f"loss {self._facts['loss']:.3f}")
-        if "tokens_per_step" in self._facts:
-            parts.append(f"{self._facts['tokens_per_step'] * step / seconds:,.0f} tok/s")
-        if step:
-            parts.append(f"eta {clock(seconds / step * (total - step))}")
+        if steps > 0 and "tokens_per_step" in self._facts:
+            parts.append(f"{self._facts['tokens_per_step'] * steps / seconds:,.0f} tok/s")
+        if steps > 0:
+            parts.append(f"eta {clock(seconds / steps * (total - step))}")
         return "  ".join(parts)
 
     def _end_bar(self) -> None:
@@ -164,14 +203,15 @@ class LiveLines:
 
 def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
     """The last lines: what happened, where, why, and what to type next."""
-    console = Console(highlight=False, emoji=False)
+    console = _lasting_console()
     output_dir = plan.settings.output_dir
     if outcome.failure is not None:
         _show_failure(console, outcome, outcome.failure, plan)
     elif outcome.exit_code != DONE:
         _line(console, f"  stopped    {outcome.stopped}; in {output_dir}")
         is_trained = plan.attempt_dir.report("train", 0).exists()
-        _line(console, f"  next       {shlex.join(['lft', 'benchmark' if is_trained else 'resume', str(output_dir)])}")
+        again = shlex.join(["lft", "benchmark" if is_trained else "resume", str(output_dir)])
+        _line(console, f"  next       {outcome.next_step or again}")
     elif outcome.stopped:
         _line(console, f"  done       {outcome.stopped}")
     elif outcome.report is not None:

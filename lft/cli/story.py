@@ -115,8 +115,10 @@ def next_step(status: RunStatus, output_dir: Path) -> str:
         return f"{typed('logs', output_dir)} --follow     or: {typed('stop', output_dir)}"
     if newest.outcome is not None and newest.outcome.next_step:
         return newest.outcome.next_step
-    if status.is_trained:
+    if status.is_trained and status.has_benchmark:
         return f"{typed('benchmark', output_dir)}     compares base and tuned model again"
+    if status.is_trained:
+        return f"{typed('upload', output_dir)} --repo-name USER/NAME     shares the adapter"
     if newest.outcome is not None and newest.outcome.failure is not None:
         return f"{typed('why', output_dir)}     then: {typed('resume', output_dir)}"
     return typed("resume", output_dir)

@@ -38,7 +38,7 @@ EXIT_CODES: dict[int, str] = {
     RENDEZVOUS: "ranks did not all join",
     OUT_OF_MEMORY: "out of memory",
     BUG: "a bug in lft",
-    SAVED: "stopped by SIGTERM after a checkpoint",
+    SAVED: "stopped by a signal, saved; to be continued",
     STOPPED: "stopped by its user (Ctrl-C)",
 }
 

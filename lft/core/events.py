@@ -56,4 +56,12 @@ class EventTail:
             text = stream.read()
         whole = text[: text.rfind(b"\n") + 1]
         self._read_to[path] = self._read_to.get(path, 0) + len(whole)
-        return [Event(**json.loads(line)) for line in whole.splitlines()]
+        return [event for line in whole.splitlines() if (event := _parsed(line)) is not None]
+
+
+def _parsed(line: bytes) -> Event | None:
+    """An event, or None for a line that is none: progress is never worth a run."""
+    try:
+        return Event(**json.loads(line))
+    except (ValueError, TypeError):
+        return None

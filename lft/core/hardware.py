@@ -41,13 +41,20 @@ class Machine(BaseModel):
         cores = "1 CPU core" if self.cpu_cores == 1 else f"{self.cpu_cores} CPU cores"
         if not self.gpus:
             unused = f" that lft trains on (not {self.unused_gpu})" if self.unused_gpu else ""
+            unused = " visible" if self.hides_gpus else unused
             return f"no GPU{unused}, {cores}, {memory}"
         names = sorted({gpu.name for gpu in self.gpus})
         return f"{len(self.gpus)} x {' / '.join(names)}, {cores}, {memory}"
 
+    @property
+    def hides_gpus(self) -> bool:
+        """Whether its user lets no GPU be seen, whatever there is."""
+        return self.visible_gpus == ()
+
     def limits(self) -> str:
         """What narrows the machine, as its user set it: CUDA_VISIBLE_DEVICES, a SLURM job."""
         told = [] if self.visible_gpus is None else [f"CUDA_VISIBLE_DEVICES={','.join(self.visible_gpus)}"]
+        told = ["CUDA_VISIBLE_DEVICES hides every GPU"] if self.hides_gpus else told
         return "; ".join(told + ([self.slurm.describe()] if self.slurm else []))
 
 

@@ -46,7 +46,7 @@ class WorkerOrder(BaseModel):
     @classmethod
     def load(cls, path: Path) -> "WorkerOrder":
         """Read an order. Raises OSError or pydantic.ValidationError."""
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        return cls.model_validate_json(path.read_bytes())
 
 
 class WorkerReport(BaseModel):
@@ -79,7 +79,7 @@ class WorkerReport(BaseModel):
     @classmethod
     def load(cls, path: Path) -> "WorkerReport":
         """Read a report. Raises OSError or pydantic.ValidationError."""
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        return cls.model_validate_json(path.read_bytes())
 
     @classmethod
     def of_failure(

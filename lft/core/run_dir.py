@@ -12,8 +12,8 @@ def is_complete(checkpoint: Path) -> bool:
     """Whether a checkpoint has its manifest, and every file in it its size."""
     try:
         files: dict[str, int] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError, AttributeError):
+        return bool(files) and all((checkpoint / name).stat().st_size == size for name, size in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 

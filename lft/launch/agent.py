@@ -2,15 +2,18 @@
 
 import json
 import os
+import shlex
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
-from lft.core.beat import Beat
+from lft.core.beat import Beat, Heart
 from lft.core.errors import BUG, DONE, FORCED, HANG, OUT_OF_MEMORY, SAVED, STOPPED, PreflightError, UploadError
 from lft.core.events import Event, EventTail
 from lft.core.files import write_text
@@ -22,7 +25,7 @@ from lft.core.settings import RunSettings
 from lft.core.words import rank_names
 from lft.launch.hang import HangWatch
 from lft.launch.outcome import Outcome
-from lft.launch.ranks import Ranks
+from lft.launch.ranks import POLL_SECONDS, Ranks
 from lft.launch.restart import Brake, may_pass, next_step
 from lft.launch.resuming import resume_point
 from lft.launch.stopping import StopRequests
@@ -33,6 +36,8 @@ from lft.plan.strategy import SmallerRun, next_that_fits
 from lft.publish.report import Report, write_report
 
 Observer = Callable[[Event], None]
+LAUNCHER = "launcher"
+"""Who says what no rank says."""
 LOCK_SECONDS = 1.0
 """Those who only look whether the run is alive hold the lock for microseconds."""
 WORKING = {"training", "answering"}
@@ -54,7 +59,7 @@ class Agent:
 
     def run(self) -> Outcome:
         """Train, with restarts; benchmark, report, upload. What comes after training cannot fail the run."""
-        with self._alone():
+        with self._alone(), self.stop.listening():
             brake, restarts = Brake(), self.plan.settings.launch.restarts
             while True:
                 with self._recorded() as record:
@@ -69,7 +74,7 @@ class Agent:
 
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
-        with self._alone(), self._recorded() as record:
+        with self._alone(), self.stop.listening(), self._recorded() as record:
             return record(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report()))
 
     def _start_again(self, outcome: Outcome, left: int) -> None:
@@ -83,21 +88,18 @@ class Agent:
         self._say(f"restart    {outcome.failure.who()} {message}; going on from {whence}, {left} restarts left")
 
     def _say(self, line: str) -> None:
-        self.observe(Event("rank-0", "notice", {"line": line}, time.time()))
+        self.observe(Event(LAUNCHER, "notice", {"line": line}, time.time()))
 
     def _braked(self, outcome: Outcome, brake: Brake) -> Outcome:
         """The outcome of a run that would only repeat itself."""
         words = f"{brake.without_a_step} attempts in a row got no further than step {brake.farthest}"
         braked = outcome.model_copy(update={"exit_code": HANG, "problems": (f"not started again: {words}",)})
-        braked.save(self.attempt.outcome)
-        return braked
+        return self._kept(braked)
 
     def _steps_done(self) -> int:
         """How many steps of the run the newest attempt has reached."""
         beats = (Beat.load(self.attempt.beat(rank)) for rank in self.plan.local_ranks)
-        steps = [beat.step or 0 for beat in beats if beat is not None and beat.stage in WORKING]
-        saved = [int(path.name[11:]) for path in self.plan.run_dir.complete_checkpoints()]
-        return max([*steps, *saved], default=0)
+        return max((beat.step or 0 for beat in beats if beat is not None and beat.stage in WORKING), default=0)
 
     def _finish(self) -> Outcome:
         settings = self.plan.settings
@@ -111,13 +113,41 @@ class Agent:
             if ended is not None and ended.failure is not None:
                 reason = ended.failure.report.message
                 problems.append(f"benchmark failed: {reason}; again: lft benchmark {settings.output_dir}")
-        report, uploaded = self._report(), ""
+        report, uploaded, again = self._report(), "", shlex.join(["lft", "upload", str(settings.output_dir)])
         if settings.upload.repo_name:
             try:
-                uploaded = upload(settings)
+                uploaded = self._upload()
             except UploadError as error:
-                problems.append(f"{error.message}; {error.next_step}; then: lft upload {settings.output_dir}")
+                problems.append(f"{error.message}; {error.next_step}; then: {again}")
+        if self.stop.look():
+            words = "stopped while uploading; the adapter is saved"
+            return Outcome(exit_code=self._stop_code, report=report, stopped=words, next_step=again)
         return Outcome(exit_code=DONE, report=report, uploaded=uploaded, problems=tuple(problems))
+
+    def _upload(self) -> str:
+        """The address of the upload, or nothing where a stop came first. Raises UploadError."""
+        self.observe(Event(LAUNCHER, "stage", {"name": "uploading"}, time.time()))
+        Heart(self.attempt.beat(0)).beat("uploading")  # rank 0 has left, and this is where readers look
+        ended: list[str | Exception] = []
+
+        def work() -> None:
+            try:
+                ended.append(upload(self.plan.settings))
+            except Exception as error:
+                ended.append(error)
+
+        # a daemon: a Hub that does not answer must not keep a stopped run alive
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        while thread.is_alive() and not self.stop.look():
+            thread.join(POLL_SECONDS)
+        if ended and isinstance(ended[0], Exception):
+            raise ended[0]
+        return str(ended[0]) if ended else ""
+
+    @property
+    def _stop_code(self) -> int:
+        return STOPPED if self.stop.by_user else SAVED
 
     def _report(self) -> Report:
         """Write report.json and the model card from what the ranks measured."""
@@ -158,7 +188,7 @@ class Agent:
             is_cause=lambda exit_: is_cause(exit_, attempt),
             on_tick=pass_on_events,
         )
-        with self.stop.listening(), Ranks() as ranks:
+        with Ranks() as ranks:
             for rank in plan.local_ranks:
                 environment = plan.environment(rank, job)
                 ranks.start(rank, plan.argv(job), environment, log=attempt.log(rank), report=attempt.report(job, rank))
@@ -193,7 +223,7 @@ class Agent:
                 lost = f"{rank_names(slow)} did not stop within {seconds:g} s and had to be killed; this step was not saved"
             return Outcome(exit_code=FORCED + received[-1], stopped=lost)
         said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
-        return Outcome(exit_code=STOPPED if self.stop.by_user else SAVED, stopped=said[0] if said else words)
+        return Outcome(exit_code=self._stop_code, stopped=said[0] if said else words)
 
     @contextmanager
     def _recorded(self) -> Iterator[Callable[[Outcome], Outcome]]:
@@ -203,8 +233,7 @@ class Agent:
 
         def record(outcome: Outcome) -> Outcome:
             outcomes.append(outcome)
-            outcome.save(self.attempt.outcome)
-            return outcome
+            return self._kept(outcome)
 
         try:
             yield record
@@ -213,6 +242,15 @@ class Agent:
                 code = getattr(error, "exit_code", STOPPED if isinstance(error, KeyboardInterrupt) else BUG)
                 record(Outcome(exit_code=code, stopped=f"{type(error).__name__}: {error}"))
             raise
+
+    def _kept(self, outcome: Outcome) -> Outcome:
+        """Write how the attempt ended; a full disk must not hide it from who reads the terminal."""
+        try:
+            outcome.save(self.attempt.outcome)
+        except OSError as error:
+            problem = f"{self.attempt.outcome} cannot be written: {error.strerror}"
+            return outcome.model_copy(update={"problems": (*outcome.problems, problem)})
+        return outcome
 
     def _write_files(self) -> None:
         output_dir = self.plan.settings.output_dir
@@ -256,8 +294,11 @@ class Agent:
         """
         for attempt in reversed(attempts):
             paths = [attempt.report(job, rank) for rank in range(self.plan.topology.ranks)]
-            if all(paths[rank].exists() for rank in self.plan.local_ranks):
-                return [WorkerReport.load(path).metrics for path in paths if path.exists()]
+            try:
+                if all(paths[rank].exists() for rank in self.plan.local_ranks):
+                    return [WorkerReport.load(path).metrics for path in paths if path.exists()]
+            except ValidationError:  # damaged since
+                continue
         return []
 
 

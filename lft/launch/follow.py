@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lft.core.beat import Beat
 from lft.core.errors import SettingsError
-from lft.core.order import WorkerReport
+from lft.core.order import WorkerOrder, WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.launch.outcome import Outcome
 from lft.launch.pace import Pace, read_pace
@@ -88,6 +88,8 @@ class RunStatus(_Record):
     """A launcher holds the run's lock."""
     is_trained: bool
     """The newest attempt that trains has finished training: the adapter is its."""
+    has_benchmark: bool
+    """Whether it is asked for, and rows are held out for it."""
     attempts: tuple[AttemptStatus, ...]
     """The newest first; at least one."""
     progress: Progress | None
@@ -137,6 +139,7 @@ def read_status(run_dir: RunDir) -> RunStatus:
         output_dir=run_dir.output_dir,
         is_alive=alive,
         is_trained=_is_trained(run_dir),
+        has_benchmark=_has_benchmark(attempts[0]),
         attempts=(newest, *earlier),
         progress=None if newest.state == "ended" else _progress(run_dir, attempts[0], newest.launcher),
         checkpoints=tuple(path.name for path in complete),
@@ -224,6 +227,13 @@ def _attempt_status(attempt: Attempt, alive: bool) -> AttemptStatus:
 def _is_trained(run_dir: RunDir) -> bool:
     training = training_attempts(run_dir)[:1]
     return any(attempt.report("train", 0).exists() for attempt in training) and run_dir.adapter_config.exists()
+
+
+def _has_benchmark(attempt: Attempt) -> bool:
+    try:
+        return WorkerOrder.load(attempt.order("train")).settings.has_benchmark
+    except (OSError, ValueError):
+        return True
 
 
 def _progress(run_dir: RunDir, attempt: Attempt, launcher: Launcher | None) -> Progress:

@@ -105,9 +105,8 @@ def _on_cpu(launch: LaunchSettings, machine: Machine, wanted: int) -> Topology:
     if wanted:
         here = counted(ranks * launch.nodes, "rank")
         there = counted(wanted, "GPU") + (" a node" if launch.nodes > 1 else "")
-        notices = (
-            f"no GPU on this machine: running {here} on the CPU{_on_nodes(launch)} instead of the {there} asked for",
-        )
+        none = "CUDA_VISIBLE_DEVICES hides every GPU" if machine.hides_gpus else "no GPU on this machine"
+        notices = (f"{none}: running {here} on the CPU{_on_nodes(launch)} instead of the {there} asked for",)
     return Topology(
         device="cpu",
         nodes=launch.nodes,

@@ -114,7 +114,7 @@ def saved_style(folder: Path) -> Style | None:
     """How prompts were written when the adapter in `folder` was trained; None for one trained elsewhere."""
     try:
         notes: dict[str, Any] = json.loads((folder / NOTES).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+    except (OSError, ValueError):
         return None
     style = notes.get("prompt_style")
     return style if style in get_args(Style) else None

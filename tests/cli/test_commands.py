@@ -144,7 +144,7 @@ def test_a_reader_that_goes_away_is_no_bug(arguments: list[str], tmp_path: Path)
         ("nothing", 2, "nowhere is not a folder; the output_dir of a finished run is expected"),
         ("a folder", 3, "nowhere holds no run\n  next   name the output_dir of a run"),
         ("a damaged plan", 3, "plan.json cannot be read"),
-        ("no adapter", 3, "the run in nowhere has no adapter yet\n  next   lft launch"),
+        ("no adapter", 3, "the run in nowhere has no adapter yet\n  next   lft resume"),
     ],
 )
 def test_a_verb_for_finished_runs_says_what_is_missing(
