@@ -34,7 +34,9 @@ def told_attempt(attempt: AttemptStatus, progress: Progress | None) -> str:
         return f"{name} {told_end(attempt.outcome)}{ago}"
     where = f", {told_progress(progress)}" if progress and progress.stage else ""
     if attempt.state == "running":
-        return f"{name} running ({launcher}){where}" if launcher else f"{name} is starting"
+        if launcher is None:
+            return f"{name} running, started by another launcher than lft{where}" if where else f"{name} is starting"
+        return f"{name} running ({launcher}){where}"
     if attempt.state == "gone":
         return f"{name} {launcher_gone(attempt)}{where}"
     return f"{name} was started without a launcher of lft, which would say how it ended{where}"

@@ -110,6 +110,11 @@ class RunDir:
         return self.run / "events"
 
     @property
+    def lock(self) -> Path:
+        """Held while a run uses the folder."""
+        return self.run / "lock"
+
+    @property
     def stop_request(self) -> Path:
         """There while its user wants the run to stop."""
         return self.run / "stop.json"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from lft.core.beat import Beat, Heart
@@ -21,6 +20,7 @@ from lft.core.hardware import look_at_machine
 from lft.core.model_facts import read_model_facts
 from lft.core.order import STOPPED_EARLY, Job, WorkerReport
 from lft.core.run_dir import Attempt
+from lft.core.run_lock import alone
 from lft.core.settings import RunSettings
 from lft.core.words import rank_names
 from lft.launch.hang import HangWatch
@@ -38,8 +38,6 @@ from lft.publish.report import Report, write_report
 Observer = Callable[[Event], None]
 LAUNCHER = "launcher"
 """Who says what no rank says."""
-LOCK_SECONDS = 1.0
-"""Those who only look whether the run is alive hold the lock for microseconds."""
 WORKING = {"training", "answering"}
 """Stages in which a rank has something to save."""
 
@@ -59,7 +57,7 @@ class Agent:
 
     def run(self) -> Outcome:
         """Train, with restarts; benchmark, report, upload. What comes after training cannot fail the run."""
-        with self._alone(), self.stop.listening():
+        with alone(self.plan.run_dir), self.stop.listening():
             brake, restarts = Brake(), self.plan.settings.launch.restarts
             while True:
                 with self._recorded() as record:
@@ -74,7 +72,7 @@ class Agent:
 
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
-        with self._alone(), self.stop.listening(), self._recorded() as record:
+        with alone(self.plan.run_dir), self.stop.listening(), self._recorded() as record:
             return record(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report()))
 
     def _start_again(self, outcome: Outcome, left: int) -> None:
@@ -264,29 +262,6 @@ class Agent:
                 f"{output_dir} cannot be written: {error.strerror}", next_step="choose another --output-dir"
             ) from None
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One run at a time in an output_dir."""
-        output_dir = self.plan.settings.output_dir
-        lock = FileLock(self.plan.run_dir.run / "lock", timeout=LOCK_SECONDS)
-        try:
-            self.plan.run_dir.run.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-            self.stop.forget_older()
-        except Timeout:
-            raise PreflightError(
-                f"another run is using {output_dir}{_who_runs(self.plan.run_dir.attempts())}",
-                next_step=f"lft status {output_dir}, or choose another --output-dir",
-            ) from None
-        except OSError as error:
-            raise PreflightError(
-                f"{output_dir} cannot be written: {error.strerror or error}", next_step="choose another --output-dir"
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
     def _metrics(self, job: Job, attempts: list[Attempt]) -> list[dict[str, Any]]:
         """What the ranks measured, rank 0 first, in the newest of `attempts` in which this node finished the job.
 
@@ -309,12 +284,3 @@ def upload(settings: RunSettings) -> str:
     wish = settings.upload
     assert wish.repo_name is not None
     return upload_adapter(settings.output_dir, wish.repo_name, create_new=wish.create_new, private=wish.private)
-
-
-def _who_runs(attempts: list[Attempt]) -> str:
-    """` (pid 4711 on gpu-a2)`, as far as it is known."""
-    try:
-        who = json.loads(attempts[-1].launcher.read_text(encoding="utf-8"))
-        return f" (pid {who['pid']} on {who['host']})"
-    except (IndexError, OSError, ValueError, KeyError):
-        return ""

@@ -115,7 +115,7 @@ def is_alive(run_dir: RunDir) -> bool:
     Asked with a shared lock, given back at once: it needs only the right to read, and two who ask do not disturb each other.
     """
     try:
-        handle = os.open(run_dir.run / "lock", os.O_RDONLY)
+        handle = os.open(run_dir.lock, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:

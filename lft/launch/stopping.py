@@ -27,7 +27,8 @@ class StopRequests:
 
     @contextmanager
     def listening(self) -> Iterator["StopRequests"]:
-        """Catch the signals, and give them back to whom they belonged."""
+        """Catch the signals, and give them back to whom they belonged. A request made to an earlier launcher is forgotten."""
+        self._request.unlink(missing_ok=True)
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
         hang_up = self._note if sys.stdout.isatty() else signal.SIG_IGN
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
@@ -47,10 +48,6 @@ class StopRequests:
                 self._heard_now = True
                 self._note(signal.SIGINT, None)
         return len(self.received)
-
-    def forget_older(self) -> None:
-        """Remove a request that was made to an earlier launcher."""
-        self._request.unlink(missing_ok=True)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received.append(number)

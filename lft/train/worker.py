@@ -11,8 +11,9 @@ import re
 import resource
 import signal
 import sys
+import time
 import traceback
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from lft.core.events import EventWriter
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder, WorkerReport
 from lft.core.rank import Rank, forget_accelerate, launcher_pid, use_defaults
 from lft.core.run_dir import Attempt, RunDir
+from lft.core.run_lock import alone
 
 if TYPE_CHECKING:
     from lft.train.jobs import Desk
@@ -44,7 +46,18 @@ class StopRequest:
     """Set by a signal, looked at between steps and between stages."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.request: Path | None = None
+        """Where `lft stop` asks, if no launcher of lft looks there."""
+        self._heard = False
+        self._since = time.time()
+
+    @property
+    def asked(self) -> bool:
+        """Whether to stop."""
+        if self.request is not None and not self._heard:
+            with suppress(FileNotFoundError):
+                self._heard = self.request.stat().st_mtime > self._since
+        return self._heard
 
     def listen(self) -> None:
         """From now on a stop signal only sets the flag."""
@@ -52,7 +65,7 @@ class StopRequest:
             signal.signal(number, self._note)
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
+        self._heard = True
 
 
 def main(arguments: list[str]) -> int:
@@ -73,13 +86,15 @@ def main(arguments: list[str]) -> int:
     forget_accelerate()
     rank = Rank.from_environment()
     attempt = Attempt(order.attempt_dir)
-    events = EventWriter(RunDir(order.settings.output_dir).events / f"rank-{rank.rank}.jsonl")
+    run_dir = RunDir(order.settings.output_dir)
+    events = EventWriter(run_dir.events / f"rank-{rank.rank}.jsonl")
     stage = _Stage(order.job, events, Heart(attempt.beat(rank.rank)), stop)
     _tell_warnings(events)
     try:
         if rank.world_size != order.world_size:
             raise RendezvousError(f"the order is for {order.world_size} ranks, and {rank.world_size} were started")
-        metrics = _work(order, rank, stage)
+        with _watched_over(stop, run_dir, rank):
+            metrics = _work(order, rank, stage)
     except BaseException as error:
         text = traceback.format_exc()
         last = stage.heart.last
@@ -95,6 +110,14 @@ def main(arguments: list[str]) -> int:
     )
     events.write("done", job=order.job)
     return DONE
+
+
+def _watched_over(stop: StopRequest, run_dir: RunDir, rank: Rank) -> AbstractContextManager[None]:
+    """Where no launcher of lft does it: rank 0 holds the run's lock, and every rank looks for the request of `lft stop`."""
+    if launcher_pid() is not None:
+        return nullcontext()
+    stop.request = run_dir.stop_request
+    return alone(run_dir) if rank.is_main else nullcontext()
 
 
 class _Stage:

@@ -86,9 +86,9 @@ def install_nvidia_smi(folder: Path, script: str, monkeypatch: pytest.MonkeyPatc
     [
         (f"cat <<END\n{TWO_CARDS}END", None, "2 x NVIDIA A100-SXM4-40GB / Tesla T4, "),
         (f"cat <<END\n{TWO_CARDS}END", "1", "1 x Tesla T4, "),
-        (f"cat <<END\n{TWO_CARDS}END", "1,1", "no GPU, "),
-        (f"cat <<END\n{TWO_CARDS}END", "", "no GPU, "),
-        (f"cat <<END\n{TWO_CARDS}END", "NoDevFiles", "no GPU, "),
+        (f"cat <<END\n{TWO_CARDS}END", "1,1", "no GPU visible, "),
+        (f"cat <<END\n{TWO_CARDS}END", "", "no GPU visible, "),
+        (f"cat <<END\n{TWO_CARDS}END", "NoDevFiles", "no GPU visible, "),
         (
             f'if [ "$1" = -L ]; then cat <<END\n{LISTING}END\nelse cat <<END\n{CUT_CARD}END\nfi',
             "MIG-aa000000-0000",

@@ -140,7 +140,7 @@ def test_the_limits_of_a_container_and_the_job_around_it_are_the_machine(
     monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu-a2")
     machine = look_at_machine(tmp_path)
     assert (machine.cpu_cores, machine.memory_bytes, machine.cpu_computes_bf16) == (1, 2**30, True)
-    assert machine.limits() == "CUDA_VISIBLE_DEVICES=; SLURM job 48213, in its batch shell, on gpu-a2"
+    assert machine.limits() == "CUDA_VISIBLE_DEVICES hides every GPU; SLURM job 48213, in its batch shell, on gpu-a2"
     assert machine.has_deepspeed
 
 
