@@ -1,11 +1,13 @@
 """The faults of a launcher's life, each done to a real run of two ranks; what it said, how it ended, what was left."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import uuid
 from collections.abc import Callable
@@ -102,23 +104,32 @@ def settings(model: Path, data: Path, output_dir: Path, **launch: Any) -> dict[s
     }
 
 
-def start(run_file: Path, values: dict[str, Any], fault: dict[str, Any], *words: str, output: int | None = None) -> Run:
+def start(
+    run_file: Path, values: dict[str, Any], fault: dict[str, Any], *words: str, terminal: int | None = None
+) -> Run:
     """Start `lft launch` on `values`, with FAULT in its environment and more words.
 
-    What it says goes to a file, or to the open file `output`.
+    What it says goes to a file, or to a terminal, which then is the one it is controlled by.
     """
     run_file.write_text(json.dumps(values), encoding="utf-8")
     mark = uuid.uuid4().hex
+
+    def prepare() -> None:
+        hear_interrupts()
+        if terminal is not None:
+            os.setsid()
+            fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+
     path = run_file.with_suffix(".out")
     with path.open("w", encoding="utf-8") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "lft.cli.main", "launch", str(run_file), *words],
             env=os.environ | {MARK: mark, "FAULT": json.dumps(fault)},
             stdin=subprocess.DEVNULL,
-            stdout=stream if output is None else output,
+            stdout=stream if terminal is None else terminal,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=hear_interrupts,
+            preexec_fn=prepare,
         )
     return Run(process, RunDir(Path(values["output_dir"])), mark, path)
 

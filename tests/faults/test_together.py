@@ -1,10 +1,12 @@
 """Runs that go on after a fault, runs side by side, and nodes that are one run: real ranks, real kills."""
 
+import json
 import os
-import signal
+import select
 import socket
+import subprocess
+import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.conftest import TinyModels, demo_lines
-from tests.faults.faults import Run, end, faulty_model, settings, start
+from lft.core.beat import Beat
+from lft.core.run_dir import Attempt, RunDir
+from tests.conftest import TinyModels, demo_lines, run_lft
+from tests.faults.faults import Run, end, faulty_model, settings, start, wait_until
 
 STEPS = 8
 
@@ -38,14 +42,14 @@ def begin(
     data: Path,
     fault: dict[str, Any],
     *words: str,
-    output: int | None = None,
+    terminal: int | None = None,
     **launch: Any,
 ) -> Run:
     """Start a run of STEPS steps in a folder of its own."""
     folder.mkdir()
     values = settings(model, data, folder / "out", **launch)
     values["training"]["max_steps"] = STEPS
-    return start(folder / "run.yaml", values, fault, *words, output=output)
+    return start(folder / "run.yaml", values, fault, *words, terminal=terminal)
 
 
 def adapter(run: Run) -> dict[str, torch.Tensor]:
@@ -100,24 +104,49 @@ def test_a_node_whose_partner_fails_ends_too_and_points_to_it(model: Path, data:
     assert "see the other nodes' last lines" in first.text
 
 
-def test_a_terminal_that_hangs_up_stops_the_run_like_sigterm(model: Path, data: Path, tmp_path: Path) -> None:
+def test_a_terminal_that_is_closed_stops_the_run_with_a_checkpoint(model: Path, data: Path, tmp_path: Path) -> None:
     terminal, its_end = os.openpty()
-    drain = threading.Thread(target=read_until_closed, args=(terminal,))
-    drain.start()
-    run = begin(tmp_path / "run", model, data, {"slow_seconds": 0.3, "ranks": []}, output=its_end)
+    close = threading.Event()
+    reader = threading.Thread(target=read_until, args=(close, terminal))
+    reader.start()
+    run = begin(tmp_path / "run", model, data, {"slow_seconds": 0.3, "ranks": []}, terminal=its_end)
     os.close(its_end)
     run.wait_for_step(2)
-    run.send(signal.SIGHUP)
+    run.note_hit()
+    close.set()
     end(run)
-    drain.join(10)
-    assert not drain.is_alive()
+    reader.join(10)
+    assert not reader.is_alive()
     assert (run.exit_code, run.left) == (75, [])
-    assert [path.name for path in run.run_dir.complete_checkpoints()] != []
+    step = run.beat(0).step
+    assert run.run_dir.complete_checkpoints()[-1].name == f"checkpoint-{step}"
 
 
-def read_until_closed(terminal: int) -> None:
-    """What is written to a terminal has to be read, or its writers wait."""
-    with suppress(OSError):  # how Linux says that the other end is closed
-        while os.read(terminal, 4096):
-            pass
+def read_until(close: threading.Event, terminal: int) -> None:
+    """Read what is written to a terminal, or its writers wait; then close it, which hangs up."""
+    while not close.is_set():
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 4096)
     os.close(terminal)
+
+
+def test_a_run_started_without_lft_is_seen_kept_apart_and_stopped(model: Path, data: Path, tmp_path: Path) -> None:
+    values = settings(model, data, tmp_path / "out", cpu_procs=1)
+    (tmp_path / "run.yaml").write_text(json.dumps(values), encoding="utf-8")
+    assert run_lft("plan", "run.yaml", "--write", tmp_path / "out", cwd=tmp_path).returncode == 0
+    attempt = RunDir(tmp_path / "out").next_attempt().folder.with_name("attempt-0")
+    environment = os.environ | {"FAULT": json.dumps({"ranks": [], "slow_seconds": 0.3})}
+    command = [sys.executable, "-m", "lft.train.worker", str(attempt / "order.json")]
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as rank,
+    ):
+        wait_until(lambda: (beat := Beat.load(Attempt(attempt).beat(0))) is not None and (beat.step or 0) >= 2)
+        status = run_lft("status", "out", cwd=tmp_path).stdout
+        second = run_lft("launch", "run.yaml", cwd=tmp_path)
+        stop = run_lft("stop", "out", cwd=tmp_path)
+        assert rank.wait(60) == 75, (tmp_path / "log").read_text()
+    assert "attempt 0 running, started by another launcher than lft, training step" in status
+    assert (second.returncode, "another run is using" in second.stderr) == (3, True)
+    assert stop.returncode == 0, stop.stdout + stop.stderr
+    assert RunDir(tmp_path / "out").complete_checkpoints() != []

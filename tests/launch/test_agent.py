@@ -17,6 +17,7 @@ from lft.core.events import Event
 from lft.core.hardware import Machine
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder
 from lft.core.settings import RunSettings
+from lft.launch import agent
 from lft.launch.agent import Agent
 from lft.launch.outcome import Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -169,6 +170,28 @@ def when_all_wait(*signals: signal.Signals) -> Callable[[Event], None]:
             waiting.clear()
 
     return observe
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_stop_does_not_wait_for_a_hub_that_does_not_answer(
+    number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered = threading.Event()
+    monkeypatch.setattr(agent, "upload", lambda _settings: str(answered.wait(50)))
+
+    def stop_when_uploading(event: Event) -> None:
+        if event.kind == "stage" and event.data["name"] == "uploading":
+            os.kill(os.getpid(), number)
+
+    plan = plan_in(tmp_path, benchmark={"num_prompts": 0}, upload={"repo_name": "me/x"})
+    outcome = Agent(plan, stop_when_uploading).run()
+    answered.set()
+    assert (outcome.exit_code, outcome.uploaded) == (code, "")
+    assert (outcome.stopped, outcome.next_step) == (
+        "stopped while uploading; the adapter is saved",
+        f"lft upload {tmp_path / 'out'}",
+    )
+    assert outcome.report is not None
 
 
 def test_two_runs_never_share_an_output_dir(tmp_path: Path) -> None:
