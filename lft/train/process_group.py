@@ -160,13 +160,22 @@ def _words(ranks: Sequence[int]) -> str:
 
 
 def gloo_interface(rank: Rank, given: GivenRendezvous | None) -> str:
-    """The network interface gloo is to use; it would look up the host's own name, which need not resolve."""
+    """The network interface gloo is to use; it would look up the host's own name, which need not resolve.
+
+    Raises RendezvousError where there is no way to the given host.
+    """
     if given is None or rank.world_size == rank.local_world_size:
         return next(name for name, _ in _addresses() if name.startswith("lo"))
-    family, kind, protocol, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.connect(address)  # a datagram socket: finds the route and sends nothing
-        own = probe.getsockname()[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)  # a datagram socket: finds the route and sends nothing
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise RendezvousError(
+            f"rank 0 is to listen at {given.host}:{given.port}, and there is no way to that host: {error.strerror}",
+            next_step="check the host of --rdzv, or MASTER_ADDR: a name or address of node 0 that every node knows",
+        ) from None
     return next((name for name, address in _addresses() if address == own), "")
 
 

@@ -96,3 +96,10 @@ def test_ranks_of_one_machine_talk_over_its_loopback_and_others_over_the_way_to_
     assert loopback.startswith("lo")
     assert gloo_interface(one, GivenRendezvous(host="192.0.2.1", port=1, is_served=False, life="0")) == loopback
     assert gloo_interface(several, GivenRendezvous(host="127.0.0.1", port=1, is_served=False, life="0")) == loopback
+
+
+def test_an_address_nobody_knows_is_named_with_what_to_check() -> None:
+    given = GivenRendezvous(host="no-such-host.invalid", port=29500, is_served=False, life="0")
+    with pytest.raises(RendezvousError, match=r"no-such-host\.invalid:29500.*no way") as error:
+        gloo_interface(Rank(world_size=4, local_world_size=2), given)
+    assert "check the host of --rdzv" in error.value.next_step
