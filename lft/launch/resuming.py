@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lft.core.run_dir import MANIFEST, Attempt, RunDir
-from lft.core.settings import RunSettings, Section, Strategy
+from lft.core.settings import RunSettings, Strategy
 from lft.core.words import counted
 from lft.launch.follow import Launcher, checkpoints, training_attempts
 from lft.plan.launch_plan import LaunchPlan
@@ -56,8 +56,8 @@ def misfits(checkpoint: Path, before: LaunchPlan, now: LaunchPlan) -> list[str]:
 
 
 def _other_settings(name: str, before: RunSettings, now: RunSettings) -> Iterator[str]:
-    earlier = _values(before)
-    for key, value in _values(now).items():
+    earlier = before.by_name()
+    for key, value in now.by_name().items():
         stays = any(f"{key}.".startswith(f"{kept}.") for kept in STAYS) and key not in MAY_CHANGE
         if stays and value != earlier[key]:
             was, asked_for = _typed(earlier[key]), _typed(value)
@@ -85,15 +85,6 @@ def _past_the_end(name: str, now: RunSettings) -> Iterator[str]:
     step = int(name.rpartition("-")[2])
     if most is not None and step > most:
         yield f"training.max_steps  is {most}, and {name} is past it; --set training.max_steps={step} or more"
-
-
-def _values(settings: RunSettings) -> dict[str, object]:
-    """Every setting by its dotted name."""
-    values: dict[str, object] = {}
-    for section, content in settings:
-        if isinstance(content, Section):
-            values |= {f"{section}.{name}": value for name, value in content}
-    return values
 
 
 def _typed(value: object) -> str:
