@@ -15,7 +15,8 @@ from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
 from lft.launch.follow import RunStatus, existing_run, read_status, training_attempts
-from lft.launch.resuming import resume_point
+from lft.launch.resuming import ResumePoint, misfits, resume_point
+from lft.plan.launch_plan import LaunchPlan
 from lft.plan.nodes import on_node
 
 
@@ -42,6 +43,7 @@ def command(output_dir: Path, sets: tuple[str, ...], dry_run: bool, **flags: Any
     where = point.checkpoint.name if point.checkpoint else "the first step: there is no complete checkpoint"
     click.echo(f"  resume     from {where}")
     plan = on_node(plan_here(settings), None, None)
+    _refuse_misfits(point, plan)
     return carry_out(plan.model_copy(update={"resume_from": point.checkpoint}), dry_run=dry_run)
 
 
@@ -52,6 +54,19 @@ def _refuse(status: RunStatus, output_dir: Path) -> None:
         f"{output_dir} is running: attempt {newest.number}{who}",
         next_step=f"{typed('status', output_dir)} --watch     or: {typed('stop', output_dir)}",
     )
+
+
+def _refuse_misfits(point: ResumePoint, plan: LaunchPlan) -> None:
+    """Before any file of the run is touched: SettingsError with all that keeps the checkpoint from being gone on with."""
+    if point.checkpoint is None or point.began is None:
+        return
+    mistakes = misfits(point.checkpoint, read_plan(point.began), plan)
+    if mistakes:
+        raise SettingsError(
+            mistakes,
+            source=f"a resume from {point.checkpoint.name}",
+            next_step="change these, or begin anew in another folder: lft launch ... --output-dir NEW",
+        )
 
 
 def _say_finished(status: RunStatus, output_dir: Path) -> int:

@@ -39,6 +39,18 @@ class WorkerOrder(BaseModel):
     resume_from: Path | None = None
     """A complete checkpoint to go on from."""
 
+    def terms(self) -> dict[str, Any]:
+        """What the orders of all nodes must say alike, for their ranks to train together: JSON values by their names.
+
+        Of model and data the last part of the path, since another node may have mounted the same files elsewhere.
+        """
+        own = {"strategy", "world_size", "device", "precision", "accumulation"}
+        values = self.model_dump(mode="json", include=own)
+        trained = ("model.", "data.", "lora.", "training.")
+        values |= {key: value for key, value in self.settings.by_name().items() if key.startswith(trained)}
+        values |= {key: Path(values[key]).name for key in ("model.name", "data.source")}
+        return values | {"resume_from": self.resume_from.name if self.resume_from else None}
+
     def save(self, path: Path) -> None:
         """Write the order as JSON."""
         write_text(path, self.model_dump_json(indent=1))

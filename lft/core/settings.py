@@ -5,7 +5,7 @@ Reading them from a run file and flags, with the place of each mistake, is `sett
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -244,6 +244,15 @@ class RunSettings(Section):
 
     output_dir: Annotated[Path, AfterValidator(_absolute), Field(validate_default=True)] = Path("finetuned_model")
     """Folder of the adapter; run/ in it holds plan, logs and report."""
+
+    def by_name(self) -> dict[str, Any]:
+        """The settings of all sections by their dotted names, as JSON has them."""
+        return {
+            f"{section}.{name}": value
+            for section, content in self
+            if isinstance(content, Section)
+            for name, value in content.model_dump(mode="json").items()
+        }
 
     @property
     def has_benchmark(self) -> bool:

@@ -5,6 +5,8 @@ import re
 from lft.core.errors import SettingsError
 from lft.plan.launch_plan import LaunchPlan
 
+LAST_PORT = 65535
+
 
 def on_node(plan: LaunchPlan, node: int | None, meeting_point: str | None) -> LaunchPlan:
     """The plan as one node carries it out, without a scheduler: rank 0 listens at `meeting_point` (host:port).
@@ -31,8 +33,11 @@ def _meeting_mistakes(plan: LaunchPlan, node: int | None, meeting_point: str | N
     mistakes = []
     if nodes == 1:
         mistakes.append("--rdzv, --node-rank  are for several nodes, and --nodes is 1")
-    if not re.fullmatch(r"[^\s:]+:\d{1,5}", meeting_point or "") and nodes > 1:
+    address = re.fullmatch(r"[^\s:]+:(\d{1,9})", meeting_point or "")
+    if not address and nodes > 1:
         mistakes.append(f"--rdzv  is {meeting_point}; HOST:PORT of node 0 is expected, so that {nodes} nodes meet")
+    elif address and not 1 <= int(address[1]) <= LAST_PORT:
+        mistakes.append(f"--rdzv  is {meeting_point}; a port from 1 to {LAST_PORT} is expected")
     if nodes > 1 and (node is None or not 0 <= node < nodes):
         mistakes.append(f"--node-rank  is {node}; 0 to {nodes - 1} is expected, another one on each node")
     if plan.settings.launch.restarts and nodes > 1:

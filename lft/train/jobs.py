@@ -62,7 +62,8 @@ def train(desk: Desk) -> dict[str, Any]:
     desk.enter("tokenizing")
     tokens, _ = finetuner.prepare_dataset(rows, _columns(desk), settings.data.max_length, loss_on=settings.data.loss_on)
     desk.enter("joining the other ranks")
-    join(desk.rank, order.device, Attempt(order.attempt_dir).rendezvous, settings.launch.join_timeout_seconds)
+    rendezvous, patience_seconds = Attempt(order.attempt_dir).rendezvous, settings.launch.join_timeout_seconds
+    join(desk.rank, order.device, rendezvous, patience_seconds, order.terms())
     desk.enter("loading the model")
     _load_model(finetuner, desk)
     targets = settings.lora.target_modules

@@ -2,13 +2,13 @@
 
 Rank 0 listens on a port the system chooses and publishes it in a file, so that no port has to be agreed on and two runs on
 one machine cannot meet. Started by torchrun, accelerate or deepspeed, MASTER_ADDR and MASTER_PORT are used instead. Either
-way each rank announces itself in rank 0's store before any collective, so that a rank that never comes is known by its number.
+way the ranks have a roll call in rank 0's store before any collective (roll_call.py).
 """
 
 import json
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,18 +23,17 @@ from lft.core.errors import RendezvousError
 from lft.core.files import write_text
 from lft.core.precision import Device
 from lft.core.rank import GivenRendezvous, Rank, given_rendezvous, use_defaults
+from lft.train.roll_call import ASK_NODE_RANKS, POLL_SECONDS, call_roll, not_joined
 
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
-POLL_SECONDS = 0.05
-LINGER_SECONDS = 1.0
-MISSING = "missing"
 HOST = "127.0.0.1"
 
 
-def join(rank: Rank, device: Device, rendezvous: Path, timeout_seconds: float) -> None:
+def join(rank: Rank, device: Device, rendezvous: Path, timeout_seconds: float, terms: Mapping[str, object]) -> None:
     """Make the process group of all ranks; with one rank there is none.
 
-    Raises RendezvousError, which names who is missing, when `timeout_seconds` have passed.
+    Raises RendezvousError, which names who is missing, when `timeout_seconds` have passed, or whose `terms` (what all must
+    have been told alike, by name) are not those of rank 0.
     """
     if rank.world_size == 1:
         return
@@ -46,8 +45,8 @@ def join(rank: Rank, device: Device, rendezvous: Path, timeout_seconds: float) -
     try:
         store = _meet_at(rank, given, deadline) if given else _meet_by_file(rank, rendezvous, deadline)
     except (DistError, TimeoutError):
-        raise _missing([0], rank, timeout_seconds) from None
-    _gather(store, rank, deadline, timeout_seconds)
+        raise not_joined([0], rank.world_size, timeout_seconds) from None
+    call_roll(store, rank, terms, deadline, timeout_seconds)
     try:
         backend = "nccl" if device == "cuda" else "gloo"
         group = PrefixStore("group", store)
@@ -110,63 +109,48 @@ def _meet_by_file(rank: Rank, rendezvous: Path, deadline: float) -> Store:
 
 def _meet_at(rank: Rank, given: GivenRendezvous, deadline: float) -> Store:
     """The store at MASTER_ADDR and MASTER_PORT; each life of torchrun's ranks has a part of its own."""
-    store = TCPStore(
-        given.host,
-        given.port,
-        rank.world_size,
-        is_master=rank.is_main and not given.is_served,
-        timeout=_left(deadline),
-        wait_for_workers=False,
-        multi_tenant=True,
-    )
-    return PrefixStore(f"lft/{given.life}", store)
-
-
-def _gather(store: Store, rank: Rank, deadline: float, timeout_seconds: float) -> None:
-    """Announce this rank and wait for all others; the first to lose patience tells the rest who is missing."""
-    missing = list(range(rank.world_size))
+    listens = rank.is_main and not given.is_served
     try:
-        store.set(_key(rank.rank), "here")
-        while missing := [other for other in missing if not store.check([_key(other)])]:
-            if time.monotonic() > deadline:
-                store.set(MISSING, json.dumps(missing))
-            if store.check([MISSING]):
-                missing = json.loads(store.get(MISSING))
-                if rank.is_main:
-                    time.sleep(LINGER_SECONDS)  # the store ends with this process, and the others still have to look
-                raise _missing(missing, rank, timeout_seconds)
-            time.sleep(POLL_SECONDS)
+        store = TCPStore(
+            given.host,
+            given.port,
+            rank.world_size,
+            is_master=listens,
+            timeout=_left(deadline),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
     except DistError as error:
-        others = _words([other for other in missing if other != rank.rank])
-        raise RendezvousError(f"rank 0 left before {others} of {rank.world_size} had joined: {error}") from None
-
-
-def _key(rank: int) -> str:
-    return f"joined/{rank}"
+        if not (listens and "EADDRINUSE" in str(error)):
+            raise
+        raise RendezvousError(
+            f"rank 0 cannot listen at {given.host}:{given.port}: the port is in use",
+            next_step=f"{ASK_NODE_RANKS} If it is, another program has the port: take another one",
+        ) from None
+    return PrefixStore(f"lft/{given.life}", store)
 
 
 def _left(deadline: float) -> timedelta:
     return timedelta(seconds=max(deadline - time.monotonic(), 1))
 
 
-def _missing(ranks: Sequence[int], rank: Rank, timeout_seconds: float) -> RendezvousError:
-    return RendezvousError(f"{_words(ranks)} of {rank.world_size} did not join within {timeout_seconds:g} s")
-
-
-def _words(ranks: Sequence[int]) -> str:
-    """`rank 1`, `ranks 1 and 3`, `ranks 1, 2 and 3`."""
-    *most, last = map(str, ranks)
-    return f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
-
-
 def gloo_interface(rank: Rank, given: GivenRendezvous | None) -> str:
-    """The network interface gloo is to use; it would look up the host's own name, which need not resolve."""
+    """The network interface gloo is to use; it would look up the host's own name, which need not resolve.
+
+    Raises RendezvousError where there is no way to the given host.
+    """
     if given is None or rank.world_size == rank.local_world_size:
         return next(name for name, _ in _addresses() if name.startswith("lo"))
-    family, kind, protocol, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.connect(address)  # a datagram socket: finds the route and sends nothing
-        own = probe.getsockname()[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)  # a datagram socket: finds the route and sends nothing
+            own = probe.getsockname()[0]
+    except OSError as error:
+        raise RendezvousError(
+            f"rank 0 is to listen at {given.host}:{given.port}, and there is no way to that host: {error.strerror}",
+            next_step="check the host of --rdzv, or MASTER_ADDR: a name or address of node 0 that every node knows",
+        ) from None
     return next((name for name, address in _addresses() if address == own), "")
 
 

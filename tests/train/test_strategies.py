@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lft.core.order import WorkerOrder
 from lft.core.run_dir import RunDir
@@ -87,6 +88,23 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert losses(order) == losses(whole)
     measured = metrics(order)
     assert (measured["first_step"], measured["steps"]) == (3, 8)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    ["zero2", "fsdp", pytest.param("ddp", marks=pytest.mark.long), pytest.param("zero3", marks=pytest.mark.long)],
+)
+def test_a_run_whose_steps_are_all_done_resumes_without_one_more_and_saves_the_checkpoints_adapter(
+    run: Run, strategy: Strategy, tiny_models: TinyModels, rows: Path, tmp_path: Path
+) -> None:
+    checkpoint = run(strategy).settings.output_dir / "checkpoint-6"  # in the middle of the second epoch
+    changes: dict[str, Any] = {"resume_from": checkpoint, "max_steps": 6}
+    order = trained(make_order(tiny_models.llama, rows, tmp_path / "out", strategy, 2, **changes))
+    assert difference(adapter(order), load_file(checkpoint / "adapter_model.safetensors")) == 0.0
+    assert RunDir(order.settings.output_dir).complete_checkpoints() == []
+    measured = metrics(order)
+    assert (measured["first_step"], measured["steps"], measured["tokens_per_second"]) == (6, 6, 0.0)
+    assert losses(order) == losses(run(strategy))[:6]
 
 
 @pytest.mark.long
