@@ -211,6 +211,8 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
         _line(console, f"  stopped    {outcome.stopped}; in {output_dir}")
         is_trained = plan.attempt_dir.report("train", 0).exists()
         again = shlex.join(["lft", "benchmark" if is_trained else "resume", str(output_dir)])
+        if plan.topology.nodes > 1 and not is_trained:
+            again = "the same command on every node; it starts from the first step"
         _line(console, f"  next       {outcome.next_step or again}")
     elif outcome.stopped:
         _line(console, f"  done       {outcome.stopped}")

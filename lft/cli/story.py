@@ -9,6 +9,7 @@ from lft.core.order import WorkerReport
 from lft.core.words import clock, counted, duration, rank_names
 from lft.launch.follow import AttemptStatus, Progress, RankBeat, RunStatus, seconds_since
 from lft.launch.outcome import Outcome
+from lft.launch.pace import Pace
 
 QUIET_SECONDS = 10.0
 """From then on it is said when the ranks were last heard."""
@@ -32,6 +33,8 @@ def told_attempt(attempt: AttemptStatus, progress: Progress | None) -> str:
     if attempt.outcome is not None:
         ago = f", {duration(seconds_since(attempt.outcome.ended_ns))} ago" if attempt.outcome.ended_ns else ""
         return f"{name} {told_end(attempt.outcome)}{ago}"
+    if progress and attempt.state == "gone":
+        progress = progress.model_copy(update={"pace": Pace()})  # it has none any more
     where = f", {told_progress(progress)}" if progress and progress.stage else ""
     if attempt.state == "running":
         if launcher is None:
