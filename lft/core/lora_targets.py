@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+from lft.core.errors import PreflightError
+
 # The layers of each model family, by the last part of their names; the first family that is wholly there is taken.
 FAMILIES: tuple[tuple[str, ...], ...] = (
     ("c_attn", "c_proj"),  # GPT-2, GPT-BigCode
@@ -31,6 +33,18 @@ def family_of(layers: Collection[str]) -> list[str] | str:
 def is_target(layer: str, target: str) -> bool:
     """Whether a layer's full name is `target` or ends in it, as peft reads target_modules."""
     return layer == target or layer.endswith(f".{target}")
+
+
+def missing_targets(layers: Collection[str], targets: Sequence[str]) -> PreflightError | None:
+    """The error that names the targets that no layer has, and the layers there are; None where there is nothing to say."""
+    missing = [target for target in targets if not any(is_target(layer, target) for layer in layers)]
+    if not missing:
+        return None
+    known = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in layers}))
+    return PreflightError(
+        f"lora.target_modules: the model has no layer {', '.join(missing)}; its linear layers are {known}",
+        next_step="use target_modules: auto, all-linear, or some of these",
+    )
 
 
 def adapted_layers(layers: Collection[str], targets: Sequence[str] | str) -> list[str]:

@@ -7,14 +7,15 @@ UnknownModel with the reason, never an exception.
 import json
 import math
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lft.core.errors import PreflightError
 from lft.core.gguf_header import gguf_model
-from lft.core.lora_targets import adapted_layers
+from lft.core.lora_targets import adapted_layers, family_of, missing_targets
 from lft.core.paths import expanded, looks_local
 from lft.core.safetensors_header import TensorInfo, Tensors, safetensors_in
 from lft.core.settings import LoraSettings, ModelSettings
@@ -75,6 +76,17 @@ class ModelFacts(BaseModel):
     def trained_parameters(self, lora: LoraSettings) -> int:
         """R x (inputs + outputs) for every adapted layer (Hu et al. 2021), as peft counts them."""
         return sum(lora.r * (shape.inputs + shape.outputs) for shape in self.adapted(lora).values())
+
+    def missing_targets(self, targets: Sequence[str] | str) -> PreflightError | None:
+        """The error that names the targets the model surely lacks; None where there is none.
+
+        Sure are only the last parts of names, as a checkpoint of a known family has them: loading adds to the way to a
+        layer, derived shapes are a guess, and other models may call their layers something else than their files do.
+        """
+        is_sure = self.checkpoint_bytes and self.checkpoint_type != "quantized"
+        if isinstance(targets, str) or not is_sure or isinstance(family_of(self.linear_layers), str):
+            return None
+        return missing_targets(self.linear_layers, [target.rsplit(".", 1)[-1] for target in targets])
 
 
 class UnknownModel(BaseModel):

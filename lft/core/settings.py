@@ -110,7 +110,7 @@ class LoraSettings(Section):
     lora_dropout: Share = 0.1
     """Dropout before the adapter."""
 
-    target_modules: Literal["auto", "all-linear"] | tuple[str, ...] = "auto"
+    target_modules: Literal["auto", "all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     """Layers to adapt, by the end of their names; auto knows the model families."""
 
 
@@ -144,7 +144,7 @@ class TrainingSettings(Section):
     max_grad_norm: NotNegative = 1.0
     """Gradients are clipped to this norm; 0 leaves them alone."""
 
-    seed: CountOrZero = 42
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1), NoBool] = 42
     """Seed of the order of rows, of the adapter's first values and of dropout."""
 
     save_every: Literal["epoch"] | Count = "epoch"

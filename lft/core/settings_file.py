@@ -212,6 +212,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
         "string": "text",
         "array": "a list of texts",
     }
+    if schema.get("minItems"):
+        words["array"] += ", at least one,"
     pattern = f" that matches {schema['pattern']}" if "pattern" in schema else ""
     return " ".join([words[schema["type"]], *bounds]) + pattern
 

@@ -138,6 +138,7 @@ def make_plan(
     Raises SettingsError or PreflightError for what cannot work.
     """
     refuse_conflicts(settings.launch, machine)
+    _refuse_missing_targets(settings, model)
     topology = choose_topology(settings.launch, machine)
     batch, batch_reason = plan_batch(settings.training, topology.ranks, topology.asked_ranks)
     precision, precision_reason = plan_precision(settings, machine, topology)
@@ -163,6 +164,15 @@ def make_plan(
         ),
         notices=notices + strategy.notices,
     )
+
+
+def _refuse_missing_targets(settings: RunSettings, model: ModelFacts | UnknownModel) -> None:
+    """Raise PreflightError for layers the model lacks; code that comes with a model may make what its files do not show."""
+    if isinstance(model, UnknownModel) or settings.model.trust_remote_code:
+        return
+    error = model.missing_targets(settings.lora.target_modules)
+    if error:
+        raise error
 
 
 def _with_batch(settings: RunSettings, batch: Batch) -> RunSettings:

@@ -8,8 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lft.core.errors import PreflightError
-from lft.core.lora_targets import family_of, is_target
+from lft.core.lora_targets import family_of, missing_targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,14 +43,9 @@ def apply_lora(model: PreTrainedModel, options: LoraOptions) -> PeftModel:
     """
     targets = options.target_modules if isinstance(options.target_modules, str) else list(options.target_modules)
     layers = linear_layers(model)
-    if not isinstance(targets, str):
-        missing = [target for target in targets if not any(is_target(layer, target) for layer in layers)]
-        if missing:
-            known = ", ".join(sorted({layer.rsplit(".", 1)[-1] for layer in layers}))
-            raise PreflightError(
-                f"lora.target_modules: the model has no layer {', '.join(missing)}; its linear layers are {known}",
-                next_step="use target_modules: auto, all-linear, or some of these",
-            )
+    error = None if isinstance(targets, str) else missing_targets(layers, targets)
+    if error:
+        raise error
     config = LoraConfig(
         r=options.r,
         lora_alpha=options.lora_alpha,

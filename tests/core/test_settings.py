@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from lft.cli.main import run
+from lft.core.errors import SettingsError
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings, to_yaml
 
@@ -113,6 +114,23 @@ def test_the_schema_has_the_bounds_that_are_enforced() -> None:
     for wrong in (0, 1025):
         with pytest.raises(ValidationError):
             RunSettings.model_validate(LEAST | {"lora": {"r": wrong}})
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("training.seed=4294967296", "an integer from 0 to 4294967295 is expected"),
+        ("lora.target_modules=[]", "is []; auto or all-linear or a list of texts, at least one, is expected"),
+    ],
+)
+def test_values_that_a_library_would_refuse_in_the_middle_of_a_run_are_refused_in_the_settings(
+    setting: str, expected: str
+) -> None:
+    flags: dict[str, tuple[str, object]] = {"model.name": ("--model", "a/b"), "data.source": ("--dataset", "c/d")}
+    with pytest.raises(SettingsError) as caught:
+        read_settings(None, flags, [setting])
+    assert expected in str(caught.value)
+    assert read_settings(None, flags, ["training.seed=4294967295"]).training.seed == 2**32 - 1
 
 
 def test_settings_cannot_be_changed_once_made() -> None:
