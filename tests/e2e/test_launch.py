@@ -223,7 +223,6 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(
             "none of the 3 rows has a token to train on",
         ),
         ('{"text": "a b"}\n' * 9, {"data": {"held_out": 0, "text_columns": ["x"]}}, 3, "there is no column x"),
-        ('{"text": "a b"}\n' * 9, {"data": {"held_out": 0}, "lora": {"target_modules": ["nope"]}}, 3, "no layer nope"),
     ],
 )
 def test_what_ranks_find_wrong_with_the_data_is_one_clear_error_and_leaves_no_adapter(
