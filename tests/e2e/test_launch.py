@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -235,11 +236,13 @@ def test_what_ranks_find_wrong_with_the_data_is_one_clear_error_and_leaves_no_ad
     done = run_lft("launch", run_file, "--cpu-procs", 2, cwd=tmp_path)
     assert done.returncode == code, done.stdout
     assert said in done.stdout
-    assert "ranks 0-1 failed" in done.stdout
+    # on a busy machine one of them may be too late to report, and is stopped because of the other
+    assert re.search(r"^  (ranks 0-1|rank 0|rank 1) failed, while ", done.stdout, re.MULTILINE)
     assert "Traceback" not in done.stdout + done.stderr
     assert not list((tmp_path / "out").glob("adapter*"))
-    failure = WorkerReport.load(tmp_path / "out" / "run" / "attempt-0" / "failures" / "rank-1.json")
-    assert (failure.exit_code, failure.rank) == (code, 1)
+    reported = list((tmp_path / "out" / "run" / "attempt-0" / "failures").glob("rank-*.json"))
+    assert reported
+    assert {WorkerReport.load(path).exit_code for path in reported} == {code}
 
 
 def test_without_held_out_rows_or_prompts_there_is_no_benchmark_and_the_adapter_is_there(
