@@ -60,24 +60,27 @@ def show_commands(plan: LaunchPlan) -> None:
 class LastingOutput(io.TextIOBase):
     """Standard output that nobody has to read: a terminal that is closed, or a full disk, must not end a run."""
 
+    def __init__(self) -> None:
+        self._stream = sys.stdout  # that of now: while Rich shows progress, sys.stdout leads back to it
+
     def write(self, text: str) -> int:
         """Write what can be written."""
         with suppress(OSError):
-            sys.stdout.write(text)
+            self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Pass on what can be passed on."""
         with suppress(OSError):
-            sys.stdout.flush()
+            self._stream.flush()
 
     def isatty(self) -> bool:
         """As standard output is."""
-        return sys.stdout.isatty()
+        return self._stream.isatty()
 
     def fileno(self) -> int:
         """As standard output has."""
-        return sys.stdout.fileno()
+        return self._stream.fileno()
 
 
 def _lasting_console() -> Console:
