@@ -121,7 +121,8 @@ def mistakes_of(text: str) -> list[str]:
         pytest.param(
             "lora: {target_modules: [q_proj, 3]}\n",
             [
-                'run.yaml:4  lora.target_modules is ["q_proj", 3]; auto or all-linear or a list of texts, at least one, is expected',
+                'run.yaml:4  lora.target_modules is ["q_proj", 3]; auto or all-linear or a list of texts, at least one, '
+                "is expected",
             ],
             id="list with a number in it",
         ),
