@@ -137,12 +137,13 @@ def model_folder(name: str, folder: Path) -> Path:
         tokenizer.decoder = decoders.ByteLevel()
         PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>").save_pretrained(target)
         torch.manual_seed(0)
-        special = {"bos_token_id": 0, "eos_token_id": 0}
+        special: dict[str, Any] = {"bos_token_id": 0, "eos_token_id": 0}
         if name.startswith("gpt2"):
             GPT2LMHeadModel(GPT2Config(**SIZES[name], **special)).save_pretrained(target)
         else:
             config = LlamaConfig(**SIZES[name], **special, max_position_embeddings=2048)
-            LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(target)
+            model: Any = LlamaForCausalLM(config)
+            model.to(torch.bfloat16).save_pretrained(target)
     return target
 
 

@@ -17,7 +17,8 @@ from lft.core.hardware import Gpu, Machine
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt
 from lft.core.settings import RunSettings
-from lft.launch.supervisor import Exit
+from lft.launch.ranks import Exit
+from lft.launch.supervisor import Ended
 from lft.launch.triage import find_failure
 from lft.plan.document import plan_document
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -69,7 +70,7 @@ def main() -> None:
     timed(f"files of the run ({max(map(len, plan.files().values())):,} bytes the largest)", plan.files)
     with tempfile.TemporaryDirectory() as folder:
         exits, attempt = failed_attempt(Path(folder), ranks)
-        failure = timed(f"triage of {ranks:,} failure files", lambda: find_failure(exits, attempt))
+        failure = timed(f"triage of {ranks:,} failure files", lambda: find_failure(Ended(exits, None, {}), attempt))
         assert failure is not None
         assert failure.ranks == (ranks // 3,)
 
