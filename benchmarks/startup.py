@@ -11,7 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-COMMANDS: tuple[tuple[str, ...], ...] = (("lft", "--help"), ("accelerate", "launch", "--help"), ("python", "-c", "pass"))
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("lft", "--help"),
+    ("accelerate", "launch", "--help"),
+    ("python", "-c", "pass"),
+)
 
 
 def seconds(command: tuple[str, ...]) -> float:
