@@ -26,9 +26,10 @@ ROOMS = {
     "demo": {"core"},
     "plan": {"core"},
     "publish": {"core"},
-    "train": {"publish", "core"},
+    "data": {"core"},
+    "train": {"data", "publish", "core"},
     "launch": {"plan", "publish", "core"},
-    "cli": {"launch", "plan", "publish", "core", "demo"},
+    "cli": {"launch", "plan", "publish", "core", "demo", "data"},
 }
 MOST_FILE_LINES, MOST_FUNCTION_LINES = 350, 60
 
@@ -98,6 +99,24 @@ def test_no_room_but_train_names_a_heavy_library(name: str) -> None:
         if used.split(".")[0] in HEAVY
     ]
     assert not found
+
+
+def test_the_data_room_names_heavy_libraries_only_where_it_needs_them() -> None:
+    """At the top of its modules only for type checking, and torch nowhere: a prepared cache is opened without them."""
+    modules = [module for module in SOURCES if room(module) == "data"]
+    tops = {
+        module: [node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)]
+        for module in modules
+    }
+    found = [
+        f"{module}:{node.lineno}"
+        for module, nodes in tops.items()
+        for node in nodes
+        for name in ([node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names])
+        if str(name).split(".")[0] in HEAVY
+    ]
+    assert not found
+    assert not [module for module in modules if "torch" in {used.split(".")[0] for used in imports(module)}]
 
 
 def test_only_present_draws_with_rich() -> None:

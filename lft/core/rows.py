@@ -12,7 +12,7 @@ LINE_A_ROW = (".jsonl", ".txt")
 
 def about_rows(data: DataSettings) -> int | None:
     """Lines of a local source, as far as they are used; None where counting them would take long or mean little."""
-    if not looks_local(data.source):
+    if not isinstance(data.source, str) or not looks_local(data.source):
         return None
     files = source_files(data.source)
     if any(path.suffix.lower() not in LINE_A_ROW for path in files):

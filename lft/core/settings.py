@@ -67,11 +67,21 @@ class ModelSettings(Section):
     """Run model code that comes with the weights. Only for publishers you trust."""
 
 
+class WeightedSource(Section):
+    """One of several sources."""
+
+    source: Name
+    """As data.source."""
+
+    weight: Annotated[float, Field(gt=0), NoBool] = 1.0
+    """How often an epoch uses each of its rows: 2 is twice, 0.5 uses half of them."""
+
+
 class DataSettings(Section):
     """The data and how its rows become tokens."""
 
-    source: Name
-    """Local file (.json .jsonl .csv .txt .parquet, each also .gz), folder, glob, or Hub data set."""
+    source: Name | Annotated[tuple[WeightedSource, ...], Field(min_length=1)]
+    """Local file (.json .jsonl .csv .txt .parquet .arrow, each also .gz), folder, glob, Hub data set, or a list of them."""
 
     config: str | None = None
     """Configuration of a Hub data set."""
@@ -82,17 +92,38 @@ class DataSettings(Section):
     data_files: str | None = None
     """Files to load out of a Hub data set's repository."""
 
+    revision: str | None = None
+    """Branch, tag or commit of a Hub data set."""
+
+    streaming: bool = False
+    """Read only as many rows of a Hub data set as training.max_steps can use, without loading the rest."""
+
     num_samples: Count | None = None
     """Use only the first rows."""
 
     text_columns: tuple[str, ...] | None = None
     """Columns to use; recognised by their names when not given."""
 
+    prompt_template: str | None = None
+    """Text of the prompt with columns in braces, for example "{title}: {question}"."""
+
+    completion_template: str | None = None
+    """Text of the answer with columns in braces; with it alone, rows are plain text."""
+
+    chat_template: str | None = None
+    """Jinja template, or the file that holds one, to use in place of the tokenizer's."""
+
     max_length: Annotated[int, Field(ge=2), NoBool] = 512
     """Longest row, in tokens; longer rows are cut at the end."""
 
-    loss_on: Literal["completion", "all"] = "completion"
-    """What is trained: the answer only, or the prompt too. Plain text is trained whole either way."""
+    loss_on: Literal["auto", "completion", "assistant", "all"] = "auto"
+    """What is trained: the last answer, every assistant turn, or all; auto: every assistant turn. Plain text always whole."""
+
+    packing: bool = False
+    """Put several rows into one sequence of max_length tokens; they do not see each other."""
+
+    on_bad_row: Literal["error", "skip"] = "error"
+    """What to do with a row that cannot be read: stop before training, or leave it out and list it."""
 
     held_out: Share | CountOrZero = 0.05
     """Share of rows (below 1) or number of rows kept out of training, for held-out loss and ROUGE."""
@@ -149,6 +180,9 @@ class TrainingSettings(Section):
 
     save_every: Literal["epoch"] | Count = "epoch"
     """When to save a checkpoint: after each epoch, or every so many steps."""
+
+    group_by_length: bool = True
+    """Put rows of similar length into the same step, to pad less; without packing."""
 
     log_every: Count = 10
     """Steps between two logged losses."""

@@ -66,7 +66,7 @@ def plan_lines(
         ("batch", batch[0].describe(), batch[1]),
         *_steps(settings, batch[0], rows),
         ("adapter", adapter, ""),
-        ("data", settings.data.source, _held_out(settings)),
+        ("data", str(settings.data.source), _held_out(settings)),
         (
             "writes",
             str(settings.output_dir),

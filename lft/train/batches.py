@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import Sampler
 
 from lft.core.rank import Rank
+from lft.data.tokenization import IGNORED
 from lft.train.loss import predicting_positions
-from lft.train.tokenization import IGNORED
 
 
 def micro_batches(rows: Sequence[int], batch_size: int, rank: int, world_size: int) -> list[list[int]]:

@@ -16,11 +16,11 @@ from datasets import Dataset
 from lft.core.files import aside
 from lft.core.rank import Rank
 from lft.core.settings import BenchmarkSettings
+from lft.data.tokenization import TokenRules, tokenize_rows
 from lft.publish.significance import paired_difference
 from lft.train.finetuner import LLMFineTuner
 from lft.train.generation import generate_answers, length_batches, prompt_tokens, row_losses
 from lft.train.rouge import NAMES, mean_scores, rouge_scores
-from lft.train.tokenization import TokenRules, tokenize_rows
 
 MODELS = ("base", "tuned")
 SAMPLES = 3

@@ -14,12 +14,14 @@ from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
 from lft.core.rank import Rank
 from lft.core.settings import Precision, Strategy, TrainingSettings
+from lft.data.cache import usable_cache
+from lft.data.chat import Style, choose_style, describe_style
+from lft.data.columns import recognise, text_columns
+from lft.data.dataset import load_rows
+from lft.data.shards import tokenize_sharded
+from lft.data.tokenization import TokenCounts, TokenRules
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
-from lft.train.cache import usable_cache
-from lft.train.chat import Style, choose_style, describe_style
-from lft.train.columns import recognise, text_columns
-from lft.train.dataset import load_rows
 from lft.train.generation import generate_answers, length_batches, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
 from lft.train.memory import translating_out_of_memory
@@ -34,7 +36,6 @@ from lft.train.model import (
 )
 from lft.train.progress import SayLoss
 from lft.train.rouge import mean_scores, rouge_scores
-from lft.train.shards import tokenize_sharded
 from lft.train.strategy import (
     CheckStrategy,
     check_order,
@@ -43,7 +44,6 @@ from lft.train.strategy import (
     strategy_arguments,
     usual_strategy,
 )
-from lft.train.tokenization import TokenCounts, TokenRules
 from lft.train.trainer import make_trainer, training_arguments
 
 Prompt = str | tuple[str, str]

@@ -11,10 +11,10 @@ import torch
 from datasets import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from lft.data.chat import Style, adds_special_tokens, render_prompt
+from lft.data.tokenization import begin_tokens
 from lft.train.batches import PadToLongest
-from lft.train.chat import Style, adds_special_tokens, render_prompt
 from lft.train.loss import token_losses
-from lft.train.tokenization import begin_tokens
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from datasets import Dataset
@@ -15,11 +15,11 @@ from lft.core.order import STOPPED_EARLY, WorkerOrder
 from lft.core.rank import Rank
 from lft.core.run_dir import Attempt
 from lft.core.settings import Precision
+from lft.data.columns import recognise
+from lft.data.dataset import split_held_out
 from lft.train import benchmark as bench
 from lft.train.batches import rows_seen
-from lft.train.columns import recognise
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
-from lft.train.dataset import split_held_out
 from lft.train.finetuner import LLMFineTuner
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
@@ -60,7 +60,7 @@ def train(desk: Desk) -> dict[str, Any]:
     rows, held_out = _rows(finetuner, desk)
     finetuner.announce(f"split      {len(rows):,} rows to train on, {len(held_out):,} held out")
     desk.enter("tokenizing")
-    tokens, _ = finetuner.prepare_dataset(rows, _columns(desk), settings.data.max_length, loss_on=settings.data.loss_on)
+    tokens, _ = finetuner.prepare_dataset(rows, _columns(desk), settings.data.max_length, loss_on=_loss_on(desk))
     desk.enter("joining the other ranks")
     rendezvous, patience_seconds = Attempt(order.attempt_dir).rendezvous, settings.launch.join_timeout_seconds
     join(desk.rank, order.device, rendezvous, patience_seconds, order.terms())
@@ -104,7 +104,7 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     if len(held_out) == 0:
         finetuner.announce("benchmark  no row was held out; data.held_out may be a number of rows")
         return {}
-    rules = finetuner.token_rules(held_out, _columns(desk), settings.data.max_length, settings.data.loss_on)
+    rules = finetuner.token_rules(held_out, _columns(desk), settings.data.max_length, _loss_on(desk))
     asked = bench.questions(finetuner, held_out, rules, settings.benchmark.num_prompts)
     if not asked:
         finetuner.announce("benchmark  no held-out row has a prompt and an answer")
@@ -135,13 +135,19 @@ def _finetuner(desk: Desk) -> LLMFineTuner:
 def _rows(finetuner: LLMFineTuner, desk: Desk) -> tuple[Dataset, Dataset]:
     """Training and held-out rows, the same on every rank and in every job."""
     data = desk.order.settings.data
-    rows = finetuner.load_dataset_from_source(data.source, data.config, data.split, data.num_samples, data.data_files)
+    rows = finetuner.load_dataset_from_source(
+        str(data.source), data.config, data.split, data.num_samples, data.data_files
+    )
     return split_held_out(rows, recognise(rows, _columns(desk)).columns, data.held_out)
 
 
 def _columns(desk: Desk) -> list[str] | None:
     columns = desk.order.settings.data.text_columns
     return list(columns) if columns else None
+
+
+def _loss_on(desk: Desk) -> Literal["completion", "all"]:
+    return "all" if desk.order.settings.data.loss_on == "all" else "completion"
 
 
 def _load_model(finetuner: LLMFineTuner, desk: Desk) -> None:

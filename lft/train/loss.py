@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from lft.train.tokenization import IGNORED
+from lft.data.tokenization import IGNORED
 
 
 def predicting_positions(labels: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from lft.core.errors import PreflightError
 from lft.core.paths import looks_local, missing_path
 from lft.core.precision import Device, choose_precision
 from lft.core.settings import Precision, Strategy
-from lft.train.cache import usable_cache
+from lft.data.cache import usable_cache
 from lft.train.gguf import converted_folder
 
 Place = str | dict[str, int] | None

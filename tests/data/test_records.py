@@ -11,8 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from lft.core.errors import DataError
-from lft.train.dataset import load_rows
-from lft.train.records import read_table
+from lft.data.dataset import load_rows
+from lft.data.records import read_table
 
 ROWS = [{"prompt": "Wer?", "answer": "Ü 2024-01-31", "score": 1}, {"prompt": "No", "answer": "yes", "score": 2}]
 

@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lft.core.files import aside
 from lft.core.rank import Rank
-from lft.train.tokenization import SCHEMA, VERSION, TokenCounts, TokenRules, tokenize_rows
+from lft.data.tokenization import SCHEMA, VERSION, TokenCounts, TokenRules, tokenize_rows
 
 SMALLEST_BLOCK = 256
 MOST_BLOCKS = 4096

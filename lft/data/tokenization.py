@@ -10,8 +10,8 @@ from typing import Literal
 import pyarrow as pa
 from transformers import PreTrainedTokenizerBase
 
-from lft.train.chat import Style, adds_special_tokens, render_row
-from lft.train.columns import RowFormat
+from lft.data.chat import Style, adds_special_tokens, render_row
+from lft.data.columns import RowFormat
 
 IGNORED = -100
 """The label of a token that is not trained, as in torch.nn.functional.cross_entropy."""

@@ -6,8 +6,8 @@ import pytest
 from datasets import Dataset
 
 from lft.core.errors import DataError
-from lft.train.columns import RowFormat, recognise, text_columns
-from lft.train.dataset import split_held_out
+from lft.data.columns import RowFormat, recognise, text_columns
+from lft.data.dataset import split_held_out
 
 
 def rows_of(count: int) -> list[dict[str, str]]:

@@ -17,7 +17,7 @@ import pyarrow.parquet
 
 from lft.core.errors import DataError
 from lft.core.paths import data_kind
-from lft.train.columns import COMMON_NAMES
+from lft.data.columns import COMMON_NAMES
 
 Record = dict[str, Any]
 

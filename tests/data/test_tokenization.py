@@ -13,11 +13,11 @@ from datasets import Dataset
 from transformers import AutoTokenizer
 
 from lft.core.rank import Rank
-from lft.train.chat import choose_style
-from lft.train.columns import RowFormat
+from lft.data.chat import choose_style
+from lft.data.columns import RowFormat
+from lft.data.shards import content_key, cut_blocks, tokenize_sharded
+from lft.data.tokenization import TokenCounts, TokenRules, tokenize_rows
 from lft.train.model import load_tokenizer
-from lft.train.shards import content_key, cut_blocks, tokenize_sharded
-from lft.train.tokenization import TokenCounts, TokenRules, tokenize_rows
 from tests.conftest import TinyModels, demo_lines
 
 PAIR = RowFormat(("prompt",), "completion")
@@ -129,7 +129,7 @@ def test_a_rank_tokenizes_only_its_own_blocks_and_a_second_run_none(tiny_models:
         return tokenize_rows(rows, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lft.train.shards.tokenize_rows", counted)
+        patch.setattr("lft.data.shards.tokenize_rows", counted)
         prepare(tiny_models.gpt2, tmp_path, 3)
         assert sorted(done) == [88, 256, 256]
         prepare(tiny_models.gpt2, tmp_path, 2)

@@ -11,7 +11,7 @@ from huggingface_hub import HfApi
 
 from lft.core.errors import DataError
 from lft.core.paths import looks_local, source_files, source_problem
-from lft.train.records import read_table
+from lft.data.records import read_table
 
 
 def load_rows(

@@ -1,0 +1,1 @@
+"""From files to token shards: what every rank does before torch, a model or a process group is needed."""
