@@ -1,6 +1,7 @@
 """What one shard of tokens holds: an Arrow stream of one row for each row kept, and the block's counts in its schema."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
@@ -40,5 +41,18 @@ class BlockCounts:
     """Rows without text or answer."""
     bad: tuple[tuple[int, int, str], ...] = ()
     """File, where and what is wrong of each row left out by on_bad_row: skip."""
+    masked: tuple[tuple[int, int], ...] = ()
+    """File and where of each row left out because its completion lies wholly behind max_length."""
     digest: str = ""
     """Of the block's bytes."""
+
+    def to_json(self) -> bytes:
+        """For the schema of the block's shard; the same bytes for the same counts."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "BlockCounts":
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        bad, masked = (tuple(tuple(item) for item in values.pop(name)) for name in ("bad", "masked"))
+        return cls(**values, bad=bad, masked=masked)
