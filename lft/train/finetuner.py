@@ -19,6 +19,7 @@ from lft.data.chat import Style, choose_style, describe_style
 from lft.data.columns import recognise, text_columns
 from lft.data.dataset import load_rows
 from lft.data.shards import tokenize_sharded
+from lft.data.token_rows import TokenRows
 from lft.data.tokenization import TokenCounts, TokenRules
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
@@ -198,7 +199,7 @@ class LLMFineTuner:
 
     def train(
         self,
-        train_dataset: Dataset,
+        train_dataset: Dataset | TokenRows,
         num_epochs: int = 3,
         batch_size: int = 4,
         learning_rate: float = 2e-4,
@@ -207,19 +208,21 @@ class LLMFineTuner:
         settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
         callbacks: Sequence[TrainerCallback] = (),
         resume_from: Path | None = None,
+        pack_size: int | None = None,
     ) -> None:
         """Train the adapter; checkpoints and, at the end, adapter and tokenizer are in output_dir.
 
         `train_dataset` has a column input_ids, and may have attention_mask and labels; `settings` says the rest (seed,
         max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run, on as many ranks, to go
-        on from. Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through.
+        on from. With `pack_size`, rows are packed into sequences of at most so many tokens, and batch_size counts packs.
+        Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through.
         Checkpoints are kept in both cases.
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")
         if len(train_dataset) == 0:
             raise DataError("train() needs rows, and there are none")
-        if "input_ids" not in train_dataset.column_names:
+        if isinstance(train_dataset, Dataset) and "input_ids" not in train_dataset.column_names:
             raise CallOrderError(
                 "train() needs tokenized rows", next_step="call prepare_dataset() and pass what it returns"
             )
@@ -234,6 +237,9 @@ class LLMFineTuner:
             precision=self.precision,
             layers=layer_classes(self.peft_model),
         )
+        rows = train_dataset
+        if not isinstance(rows, TokenRows):
+            rows = TokenRows.from_dataset(rows, self.tokenizer.pad_token_id)
         folder = Path(self.output_dir)
         arguments = training_arguments(
             settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
@@ -241,7 +247,14 @@ class LLMFineTuner:
         check = CheckStrategy(self.strategy, self.rank.world_size)
         told = [check, *(callbacks or [SayLoss(self.announce)])]
         check.trainer = trainer = make_trainer(
-            self.peft_model, self.tokenizer, train_dataset, arguments, self.rank, told
+            self.peft_model,
+            self.tokenizer,
+            rows,
+            arguments,
+            self.rank,
+            told,
+            pack_size=min(pack_size, self._longest or pack_size) if pack_size else None,
+            group_by_length=settings.group_by_length,
         )
         with translating_out_of_memory():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)

@@ -18,7 +18,6 @@ from lft.core.settings import Precision
 from lft.data.columns import recognise
 from lft.data.dataset import split_held_out
 from lft.train import benchmark as bench
-from lft.train.batches import rows_seen
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
 from lft.train.memory import peak_memory_bytes
@@ -76,9 +75,7 @@ def train(desk: Desk) -> dict[str, Any]:
     )
     desk.enter("training")
     global_batch = training.batch_size * order.accumulation * order.world_size
-    counts = finetuner.token_counts
-    assert counts is not None
-    progress = TellProgress(desk.events, tokens_per_step=global_batch * counts.tokens_per_row)
+    progress = TellProgress(desk.events, global_batch)
     stop = StopTogether(desk.stop_asked, order.device)
     finetuner.train(
         tokens,
@@ -89,6 +86,7 @@ def train(desk: Desk) -> dict[str, Any]:
         settings=training,
         callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else []), stop],
         resume_from=order.resume_from,
+        pack_size=settings.data.max_length if settings.data.packing else None,
     )
     leave()
     return _training_metrics(finetuner, progress, global_batch, desk)
@@ -176,13 +174,11 @@ def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, global_ba
     assert counts is not None
     assert finetuner.peft_model is not None
     trained, total = finetuner.peft_model.get_nb_trainable_parameters()
-    rows = [rows_seen(steps, counts.kept, global_batch) for steps in (progress.first_step, progress.steps)]
-    tokens = (rows[1] - rows[0]) * counts.tokens_per_row
     return metrics | {
         "steps": progress.steps,
         "first_step": progress.first_step,
         "seconds": progress.seconds,
-        "tokens_per_second": tokens / max(progress.seconds, 1e-9),
+        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
         "global_batch_size": global_batch,
         "precision": finetuner.precision,
         "device": desk.order.device,
