@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import lft
+from lft.cli.data import DATA_VERBS
 from lft.cli.main import VERBS, run
 
 REPOSITORY = Path(__file__).parent.parent
@@ -189,7 +190,9 @@ def test_an_unknown_name_of_the_face_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [None, ["--help"], ["launch", "--help"], ["plan", "--model", "./none"], ["plan", "RUN.yaml"]], ids=str
+    "arguments",
+    [None, ["--help"], ["launch", "--help"], ["data", "prune"], ["plan", "--model", "./none"], ["plan", "RUN.yaml"]],
+    ids=str,
 )
 def test_the_launcher_starts_without_the_heavy_libraries(arguments: list[str] | None, tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n')
@@ -201,7 +204,7 @@ def test_the_launcher_starts_without_the_heavy_libraries(arguments: list[str] | 
     assert json.loads(done.stdout.splitlines()[-1]) == [expected, []]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *(f"data {verb}" for verb in DATA_VERBS)])
 def test_the_help_of_every_verb_has_an_example_to_copy(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run([verb, "--help"]) == 0
+    assert run([*verb.split(), "--help"]) == 0
     assert re.search(rf"^ *lft {verb}\b", capsys.readouterr().out, re.MULTILINE)

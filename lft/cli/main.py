@@ -1,20 +1,20 @@
-"""The command line: a group that imports a verb only when it is used, and the one place where errors become exit codes."""
+"""The command line: all verbs, and the one place where errors become exit codes."""
 
-import difflib
 import os
 import signal
 import sys
 import traceback
-from importlib import import_module
 
 import click
 
 from lft import __version__
+from lft.cli.lazy_group import LazyGroup
 from lft.core.errors import BUG, DONE, FORCED, PREFLIGHT, SETTINGS, STOPPED, LftError
 
 VERBS = {
     "launch": "Plan, start, watch and finish a run.",
     "plan": "Show what a run would do, and why.",
+    "data": "Prepare, inspect and free data ahead of a run.",
     "status": "Say how far a run is, and how its attempts ended.",
     "logs": "Show what the ranks of a run print.",
     "why": "Tell the whole story of a failure.",
@@ -27,38 +27,7 @@ VERBS = {
 """Verb -> its line in --help, kept here so that --help imports no verb."""
 
 
-class LazyGroup(click.Group):
-    """Finds the command `x` in lft.cli.x when it is asked for."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """All verbs, in the order of a run's story."""
-        return list(VERBS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one verb."""
-        if cmd_name not in VERBS:
-            return None
-        command = import_module(f"lft.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)
-        return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with the nearest verb for one that does not exist."""
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], VERBS, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(VERBS)}"
-            raise click.UsageError(f"there is no command {args[0]}; {hint}", ctx)
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs without importing them."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, verbs=VERBS, modules="lft.cli.", context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="lft")
 def cli() -> None:
     """Fine-tune language models with LoRA on whatever is there: one CPU, one GPU, four GPUs, a cluster.

@@ -1,4 +1,4 @@
-"""The options that change what a run does, shared by the verbs that plan one; and settings made from them."""
+"""The options that change what a run does, shared by the verbs that plan or prepare one; and settings made from them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,8 +37,9 @@ _WHAT = (
     ),
     click.option("--model", metavar="NAME", help="Hub id, folder or .gguf file."),
     click.option("--dataset", metavar="SOURCE", help="File, folder, pattern or Hub data set."),
-    click.option("--output-dir", metavar="DIR", help="Folder of the adapter."),
 )
+_WHERE = (click.option("--output-dir", metavar="DIR", help="Folder of the adapter."),)
+_SET = (click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Any setting, e.g. --set lora.r=16."),)
 _HOW = (
     click.option("--gpus", metavar="N|auto", help="GPUs per node; 0 runs on the CPU."),
     click.option("--nodes", metavar="N", help="Machines of the run."),
@@ -51,18 +52,22 @@ _HOW = (
     click.option("--restarts", metavar="N", help="How often to start again after a failure that may pass."),
     click.option("--hang-timeout", metavar="SECONDS|auto", help="No progress for so long is a hang."),
     click.option("--grace", metavar="SECONDS", help="How long ranks may take to save and leave."),
-    click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Any setting, e.g. --set lora.r=16."),
 )
 
 
 def plan_options(function: Function) -> Function:
     """Add the run file and all options of a plan to a command."""
-    return _with(_WHAT + _HOW, function)
+    return _with(_WHAT + _WHERE + _HOW + _SET, function)
+
+
+def data_options(function: Function) -> Function:
+    """Add the run file and the options that say which data, for which model."""
+    return _with(_WHAT + _SET, function)
 
 
 def resume_options(function: Function) -> Function:
     """Add those options of a plan that change how a run that is there goes on."""
-    return _with(_HOW, function)
+    return _with(_HOW + _SET, function)
 
 
 def _with(options: Sequence[Callable[[Function], Function]], function: Function) -> Function:

@@ -4,7 +4,7 @@ import io
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, cast
@@ -202,6 +202,20 @@ class LiveLines:
         """Show these lines instead of those before."""
         if self.is_terminal:
             self._live.update(Text("\n".join(lines)), refresh=True)
+
+
+def show_sample(place: str, row: Iterable[tuple[str, bool]]) -> None:
+    """A row's text in pieces; trained ones are green, or stand in {+ +} where there are no colours."""
+    console = Console(highlight=False, emoji=False)
+    has_colours = console.color_system is not None
+    _line(console, f"  {place}" + ("" if has_colours else "   trained: {+ +}"))
+    shown = Text()
+    for text, is_trained in row:
+        if has_colours:
+            shown.append(text, style="green" if is_trained else "dim")
+        else:
+            shown.append(f"{{+{text}+}}" if is_trained else text)
+    console.print(shown, soft_wrap=True)
 
 
 def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:

@@ -46,3 +46,20 @@ def rounded(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return str(number)
+
+
+def percent(part: float, whole: float) -> str:
+    """`41 %`, `0.3 %`, `below 0.1 %`; nothing of nothing is `0 %`."""
+    share = 100 * part / whole if whole else 0.0
+    if 0 < share < 0.1:
+        return "below 0.1 %"
+    return f"{share:.0f} %" if share >= 10 or share == round(share) else f"{share:.1f} %"
+
+
+def data_size(size_bytes: float) -> str:
+    """`512 bytes`, `3.4 MiB`, `12 GiB`: three digits at most."""
+    for size, unit in ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if size_bytes >= size:
+            number = size_bytes / size
+            return f"{number:.0f} {unit}" if number >= 10 else f"{number:.1f} {unit}"
+    return f"{size_bytes:.0f} bytes"

@@ -25,6 +25,7 @@ SCHEMA = pa.schema(
         "file": pa.int32(),
         "where": pa.int64(),  # as in Source.read
         "flags": pa.uint8(),
+        "whole": pa.int32(),  # tokens before the row was cut at max_length
     }
 )
 
