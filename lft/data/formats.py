@@ -126,7 +126,7 @@ def _columns(kinds: dict[str, str]) -> RowFormat:
     answering = [name for name in texts if name.lower() in ANSWERING]
     plain = [name for name in texts if name.lower() in ("text", "content")]
     if asking and len(answering) == 1:
-        if len(asking) > 1 and "input" not in [name.lower() for name in asking[1:]] or len(asking) > 2:
+        if (len(asking) > 1 and "input" not in [name.lower() for name in asking[1:]]) or len(asking) > 2:
             raise _unclear(f"columns {', '.join(asking)} could all ask", kinds)
         # an empty or missing `input` is common; it may also be null in all rows looked at
         optional = [name for name, kind in kinds.items() if name.lower() == "input" and kind == "null"]

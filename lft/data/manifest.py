@@ -34,8 +34,8 @@ class Manifest(HowWritten):
     empty: int
     bad: tuple[tuple[int, int, str], ...]
     """File, where and what is wrong of each row left out."""
-    masked: tuple[tuple[int, int], ...]
-    """File and where of each row whose completion lies wholly behind max_length."""
+    masked: int
+    """Rows whose completion lies wholly behind max_length; they are never trained."""
     digests: tuple[str, ...]
     """Of each block's bytes."""
 
@@ -49,7 +49,7 @@ class Manifest(HowWritten):
             kept=sum(each.kept for each in counts),
             empty=sum(each.empty for each in counts),
             bad=tuple(bad for each in counts for bad in each.bad),
-            masked=tuple(masked for each in counts for masked in each.masked),
+            masked=sum(each.masked for each in counts),
             digests=tuple(each.digest for each in counts),
         )
 

@@ -37,13 +37,13 @@ class BlockCounts:
     rows: int
     """Rows read, bad ones and empty ones too."""
     kept: int
-    """Rows in the shard. Those whose completion lies wholly behind max_length are among them, flagged MASKED."""
+    """Rows in the shard, masked ones too."""
     empty: int
     """Rows without text or answer."""
     bad: tuple[tuple[int, int, str], ...] = ()
     """File, where and what is wrong of each row left out by on_bad_row: skip."""
-    masked: tuple[tuple[int, int], ...] = ()
-    """File and where of each row left out because its completion lies wholly behind max_length."""
+    masked: int = 0
+    """Rows in the shard whose completion lies wholly behind max_length: flagged MASKED, never trained."""
     digest: str = ""
     """Of the block's bytes."""
 
@@ -55,5 +55,4 @@ class BlockCounts:
     def from_json(cls, text: bytes) -> "BlockCounts":
         """What `to_json` wrote."""
         values = json.loads(text)
-        bad, masked = (tuple(tuple(item) for item in values.pop(name)) for name in ("bad", "masked"))
-        return cls(**values, bad=bad, masked=masked)
+        return cls(**values | {"bad": tuple(tuple(row) for row in values["bad"])})

@@ -145,7 +145,8 @@ class Tokenization:
             kept.examples.append(example)
         tokens = self._apart(kept) if self._encoder.cuts else self._whole(kept)
         batch = self._batch(self._cut(tokens), tokens.lengths, hashes, kept.places)
-        return batch, BlockCounts(rows=len(everything), kept=len(batch), empty=empty, bad=tuple(bad))
+        masked = int((batch.column("trained").to_numpy() == 0).sum())
+        return batch, BlockCounts(rows=len(everything), kept=len(batch), empty=empty, bad=tuple(bad), masked=masked)
 
     def _plan(self, shape: Shape) -> _Plan:
         plan = self._plans.get(id(shape))
@@ -286,7 +287,7 @@ class Tokenization:
         columns: list[Any] = [
             pa.ListArray.from_arrays(offsets, pa.array(values)),
             pa.ListArray.from_arrays(offsets, pa.array(np.where(trained, values, np.int32(IGNORED)))),
-            *(counts, answers, both[:, 0], both[:, 1], at[:, 0], at[:, 1], flags),
+            *(counts, answers, both[:, 0], both[:, 1], at[:, 0], at[:, 1], flags, uncut),
         ]
         arrays = [
             column if isinstance(column, pa.Array) else pa.array(column, field.type)

@@ -70,9 +70,9 @@ def choose_writing(
     return Choice("chat", PLAIN_TEMPLATE, "a plain chat template (User: ... Assistant: ...), as the tokenizer has none")
 
 
-def describe_style(style: Style) -> str:
-    """For people."""
-    return _EXPLANATIONS[style]
+def usual_style(tokenizer: "PreTrainedTokenizerBase") -> Style:
+    """How a prompt is written where no data says otherwise."""
+    return "chat" if tokenizer.chat_template else "pair"
 
 
 def adds_special_tokens(style: Style) -> bool:
