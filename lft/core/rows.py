@@ -1,9 +1,22 @@
-"""About how many rows local data has, counted in milliseconds, for the plan's estimates."""
+"""How many rows the plan can know of: exactly of prepared data, about of other local data, counted in milliseconds."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from lft.core.paths import looks_local, source_files
 from lft.core.settings import DataSettings
+
+class PreparedFacts(NamedTuple):
+    """What is known of data whose tokens have been made."""
+
+    training: int
+    """Rows to train on in an epoch."""
+    held_out: int
+    items: int
+    """What an epoch's batches are made of: rows, or packs."""
+    trained_share: float
+    """Of the tokens."""
+
 
 MOST_BYTES = 64 * 2**20
 """Counted in about 0.05 s from the file cache."""
@@ -12,9 +25,9 @@ LINE_A_ROW = (".jsonl", ".txt")
 
 def about_rows(data: DataSettings) -> int | None:
     """Lines of a local source, as far as they are used; None where counting them would take long or mean little."""
-    if not isinstance(data.source, str) or not looks_local(data.source):
+    if not all(looks_local(each.source) for each in data.sources):
         return None
-    files = source_files(data.source)
+    files = [file for each in data.sources for file in source_files(each.source)]
     if any(path.suffix.lower() not in LINE_A_ROW for path in files):
         return None
     if sum(path.stat().st_size for path in files) > MOST_BYTES:

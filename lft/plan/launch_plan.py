@@ -12,6 +12,7 @@ from lft.core.model_facts import ModelFacts, UnknownModel
 from lft.core.order import Job, WorkerOrder
 from lft.core.precision import choose_precision
 from lft.core.rank import CUDA_VISIBLE_DEVICES, MASTER_ADDR, MASTER_PORT, Rank
+from lft.core.rows import PreparedFacts
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import Precision, RunSettings, Strategy
 from lft.core.settings_file import to_yaml
@@ -131,9 +132,9 @@ def make_plan(
     machine: Machine,
     model: ModelFacts | UnknownModel = NOT_LOOKED_AT,
     attempt: int = 0,
-    rows: int | None = None,
+    rows: int | PreparedFacts | None = None,
 ) -> LaunchPlan:
-    """Decide everything about a run; `rows` is about how many the data has, where that is known.
+    """Decide everything about a run; `rows` is what is known of the data, or about how many there are.
 
     Raises SettingsError or PreflightError for what cannot work.
     """

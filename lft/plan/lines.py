@@ -4,6 +4,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lft.core.hardware import Machine
 from lft.core.model_facts import ModelFacts, UnknownModel
+from lft.core.rows import PreparedFacts
 from lft.core.settings import Precision, RunSettings, Strategy
 from lft.core.words import counted, rounded
 from lft.plan.batch import Batch
@@ -18,6 +19,10 @@ RANK_HOLDS: dict[Strategy, str] = {
     "fsdp": "each rank holds a share of every layer, and gathers a layer when it computes it",
     "device-map": "one rank, whose model lies in layers over the GPUs; they compute in turn",
 }
+
+
+Rows = int | PreparedFacts | None
+"""What is known of the data, or about how many rows there are."""
 
 
 class Choice(BaseModel):
@@ -38,7 +43,7 @@ def plan_lines(
     chosen: StrategyChoice,
     batch: tuple[Batch, str],
     precision: tuple[Precision | None, str],
-    rows: int | None,
+    rows: Rows,
 ) -> tuple[Choice, ...]:
     """The lines of the plan; `batch` and `precision` come with their reasons."""
     lora, training, strategy = settings.lora, settings.training, chosen.strategy
@@ -66,7 +71,7 @@ def plan_lines(
         ("batch", batch[0].describe(), batch[1]),
         *_steps(settings, batch[0], rows),
         ("adapter", adapter, ""),
-        ("data", str(settings.data.source), _held_out(settings)),
+        ("data", str(settings.data.source), _data(settings, rows)),
         (
             "writes",
             str(settings.output_dir),
@@ -76,18 +81,34 @@ def plan_lines(
     return tuple(Choice(name=name, value=value, reason=reason) for name, value, reason in lines)
 
 
-def _steps(settings: RunSettings, batch: Batch, rows: int | None) -> tuple[tuple[str, str, str], ...]:
-    """The estimated steps of the run, where they are not asked for and the rows were counted."""
+def _steps(settings: RunSettings, batch: Batch, rows: Rows) -> tuple[tuple[str, str, str], ...]:
+    """The steps of the run, where they are not asked for and the rows are known."""
     training, held_out = settings.training, settings.data.held_out
     if rows is None or training.max_steps is not None:
         return ()
+    epochs = counted(training.num_epochs, "epoch")
+    if isinstance(rows, PreparedFacts):
+        steps = -(-rows.items // batch.global_batch) * training.num_epochs
+        packs = f" in {counted(rows.items, 'pack')}" if settings.data.packing else ""
+        return (("steps", f"{steps:,}", f"{counted(rows.training, 'row')}{packs}, {epochs}"),)
+    if settings.data.packing:
+        return (("steps", "not known yet", f"{counted(rows, 'line')} of data; lft data prepare tells how many packs"),)
     trained = max(1, round(rows * (1 - held_out) if held_out < 1 else rows - held_out))
     steps = -(-trained // batch.global_batch) * training.num_epochs
-    epochs = counted(training.num_epochs, "epoch")
     reason = (
         f"{counted(rows, 'line')} of data, about {trained:,} of them trained, {epochs}; rows may be left out or cut"
     )
     return (("steps", f"about {steps:,}", reason),)
+
+
+def _data(settings: RunSettings, rows: Rows) -> str:
+    """What is known of the data, and what is held out for what."""
+    if not isinstance(rows, PreparedFacts):
+        return _held_out(settings)
+    prompts = settings.benchmark.num_prompts
+    compared = f", {min(prompts, rows.held_out)} to compare base and tuned model" if rows.held_out and prompts else ""
+    sides = f"{rows.training:,} rows to train on, {rows.held_out:,} held out{compared}"
+    return f"{sides}; {rows.trained_share:.0%} of the tokens trained; tokens found in the cache"
 
 
 def _held_out(settings: RunSettings) -> str:
