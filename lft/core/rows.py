@@ -12,9 +12,9 @@ LINE_A_ROW = (".jsonl", ".txt")
 
 def about_rows(data: DataSettings) -> int | None:
     """Lines of a local source, as far as they are used; None where counting them would take long or mean little."""
-    if not isinstance(data.source, str) or not looks_local(data.source):
+    if not all(looks_local(each.source) for each in data.sources):
         return None
-    files = source_files(data.source)
+    files = [file for each in data.sources for file in source_files(each.source)]
     if any(path.suffix.lower() not in LINE_A_ROW for path in files):
         return None
     if sum(path.stat().st_size for path in files) > MOST_BYTES:

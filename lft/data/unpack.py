@@ -38,6 +38,8 @@ def unpack_json(packed: IO[bytes], plain: IO[bytes]) -> None:
     All but a list and JSON lines is held whole while it is written out. Raises DataError.
     """
     text = _Text(packed)
+    if not text.next():
+        return
     if text.next() == "[":
         _write(((number, _record(value)) for number, value in enumerate(text.elements(), start=1)), plain)
         return

@@ -66,7 +66,7 @@ def plan_lines(
         ("batch", batch[0].describe(), batch[1]),
         *_steps(settings, batch[0], rows),
         ("adapter", adapter, ""),
-        ("data", str(settings.data.source), _held_out(settings)),
+        ("data", _sources(settings), _held_out(settings)),
         (
             "writes",
             str(settings.output_dir),
@@ -88,6 +88,14 @@ def _steps(settings: RunSettings, batch: Batch, rows: int | None) -> tuple[tuple
         f"{counted(rows, 'line')} of data, about {trained:,} of them trained, {epochs}; rows may be left out or cut"
     )
     return (("steps", f"about {steps:,}", reason),)
+
+
+def _sources(settings: RunSettings) -> str:
+    """The sources in words, each with its weight where that is not 1."""
+    return ", ".join(
+        each.source + (f" (each row {each.weight:g} times)" if each.weight != 1 else "")
+        for each in settings.data.sources
+    )
 
 
 def _held_out(settings: RunSettings) -> str:
