@@ -48,7 +48,9 @@ class WorkerOrder(BaseModel):
         values = self.model_dump(mode="json", include=own)
         trained = ("model.", "data.", "lora.", "training.")
         values |= {key: value for key, value in self.settings.by_name().items() if key.startswith(trained)}
-        values |= {key: Path(str(values[key])).name for key in ("model.name", "data.source")}
+        values["model.name"] = Path(self.settings.model.name).name
+        names = [[Path(each.source).name, each.weight] for each in self.settings.data.sources]
+        values["data.source"] = names if len(names) > 1 else names[0][0]
         return values | {"resume_from": self.resume_from.name if self.resume_from else None}
 
     def save(self, path: Path) -> None:

@@ -70,15 +70,15 @@ def source_files(source: str) -> list[Path]:
 
 def input_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Pairs of setting and what is wrong with the path it holds, for values that are texts."""
-    name, source = _text(values, "model", "name"), _text(values, "data", "source")
+    name = _text(values, "model", "name")
     if name and looks_local(name):
         problem = _model_problem(name)
         if problem:
             yield "model.name", problem
-    if source and looks_local(source):
-        problem = source_problem(source)
+    for key, source in _sources(values):
+        problem = source_problem(source) if looks_local(source) else None
         if problem:
-            yield "data.source", problem
+            yield key, problem
     output_dir = values.get("output_dir", "finetuned_model")
     if output_dir == "":
         yield "output_dir", "is empty; a folder is expected"
@@ -134,6 +134,19 @@ def _model_problem(name: str) -> str | None:
 
 def _readable(path: Path) -> bool:
     return os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK)
+
+
+def _sources(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The names of all sources, each with its key: data.source, or data.source.0.source and so on in a list."""
+    data = values.get("data")
+    given = data.get("source") if isinstance(data, Mapping) else None
+    if isinstance(given, str) and given:
+        yield "data.source", given
+    elif isinstance(given, list | tuple):
+        for number, part in enumerate(given):
+            name = part.get("source") if isinstance(part, Mapping) else None
+            if isinstance(name, str) and name:
+                yield f"data.source.{number}.source", name
 
 
 def _text(values: Mapping[str, Any], section: str, key: str) -> str | None:

@@ -128,6 +128,11 @@ class DataSettings(Section):
     held_out: Share | CountOrZero = 0.05
     """Share of rows (below 1) or number of rows kept out of training, for held-out loss and ROUGE."""
 
+    @property
+    def sources(self) -> tuple[WeightedSource, ...]:
+        """All sources; one alone has the weight 1."""
+        return (WeightedSource(source=self.source),) if isinstance(self.source, str) else self.source
+
 
 class LoraSettings(Section):
     """The adapter."""

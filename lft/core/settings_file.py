@@ -18,7 +18,7 @@ from lft.core.paths import input_mistakes
 from lft.core.settings import RunSettings
 
 Key = tuple[str, ...]
-DEEPEST_KEY = 3
+DEEPEST_KEY = 4
 BOUNDS = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "and below"}
 EXAMPLE = "lft launch --model HuggingFaceTB/SmolLM2-135M-Instruct --dataset ./data.jsonl"
 
@@ -99,6 +99,11 @@ def _note_places(node: yaml.Node | None, key: Key, file: str, places: dict[Key, 
             places[inner] = place
             if len(inner) < DEEPEST_KEY:  # an alias may make a text that never ends
                 mistakes += _note_places(value, inner, file, places)
+    elif isinstance(node, yaml.SequenceNode) and len(key) < DEEPEST_KEY:
+        for number, value in enumerate(node.value):
+            inner = (*key, str(number))
+            places[inner] = f"{file}:{value.start_mark.line + 1}"
+            mistakes += _note_places(value, inner, file, places)
     return mistakes
 
 

@@ -115,8 +115,8 @@ def _turns(row: Row, column: str, form: str | None) -> Turns:
     for message in messages:
         try:
             role = ROLES[message[role_key]]
-            content = message[content_key]
-        except (KeyError, TypeError):
+            content = message.get(content_key)
+        except (KeyError, TypeError, AttributeError):
             raise BadRow(_what_is_wrong(column, len(roles) + 1, message, role_key, content_key)) from None
         is_plain = (
             is_plain and type(content) is str and (len(message) == 2 or _says_no_more(message, role_key, content_key))
@@ -138,9 +138,11 @@ def _says_no_more(message: Mapping[str, Any], role_key: str, content_key: str) -
 
 
 def _full(message: Mapping[str, Any], role: str, content_key: str, turn: str) -> dict[str, Any]:
-    content = message[content_key]
+    content = message.get(content_key)
     said = any(message.get(key) for key in SPEAKING)
     if type(content) not in (str, list) and not (content is None and said):
+        if content_key not in message:
+            raise BadRow(f"{turn} has no {content_key}")
         kind = "null" if content is None else type(content).__name__
         raise BadRow(f"{turn}: {content_key} is {kind}; text is expected")
     if type(content) is list and not all(type(part) is dict for part in content):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from lft.core.errors import DataError
 from lft.core.settings import DataSettings
-from lft.data.chat_format import ChatFormat, ConversationFormat, message_form
+from lft.data.chat_format import KEYS, ChatFormat, ConversationFormat, message_form
 from lft.data.column_format import ColumnFormat, TemplateFormat, template_pieces
 from lft.data.example import Example, Row
 
@@ -166,14 +166,15 @@ def _check_columns(names: Sequence[str], kinds: dict[str, str], setting: str = "
 
 
 def _kinds(head: Iterable[Row]) -> dict[str, str]:
-    """What each column holds, by the first value that is not null; a text anywhere makes it text."""
+    """What each column holds: its first value that is not null says so, but a text or a conversation anywhere weighs more."""
     kinds: dict[str, str] = {}
     for row in head:
         for name, value in row.items():
-            if kinds.get(name, "null") in ("null", "number", "list"):
+            known = kinds.setdefault(name, "null")
+            if known in ("null", "number", "list"):
                 kind = _kind(value)
-                if kind != "null" or name not in kinds:
-                    kinds[name] = kind if kinds.get(name, "null") == "null" or kind == "text" else kinds[name]
+                if known == "null" or kind in ("text", *KEYS):
+                    kinds[name] = kind
     return kinds
 
 

@@ -63,8 +63,9 @@ class LineFile:
             for line in stream:
                 if found == rows:
                     break
+                text = line if end else line.removeprefix(BYTE_ORDER_MARK)
+                found += bool(text) and not text.isspace()
                 end += len(line)
-                found += not (line.isspace() or line.strip() == BYTE_ORDER_MARK)
         return end, found
 
     def place(self, where: int) -> str:
@@ -88,20 +89,21 @@ class LineFile:
         try:
             with self.path.open("rb") as stream:
                 if start == 0:
-                    content = stream.read(stop)
-                    first = len(BYTE_ORDER_MARK) if content.startswith(BYTE_ORDER_MARK) else 0
+                    begin, content, first = 0, stream.read(stop), 0
                 else:
                     stream.seek(start - 1)
                     content = stream.read(stop - start + 1)
                     first = content.find(b"\n") + 1  # the line before ends here, perhaps with the byte before the range
                     if first == 0:
                         return stop, b""
-                    start -= 1
+                    begin = start - 1
                 if first < len(content) and not content.endswith(b"\n"):
                     content += stream.readline()
+                if start == 0 and content.startswith(BYTE_ORDER_MARK):
+                    first = len(BYTE_ORDER_MARK)
         except OSError as error:
             raise DataError(f"{self.path}  cannot be read: {error.strerror or error}") from None
-        return start + first, content[first:]
+        return begin + first, content[first:]
 
 
 class UnpackedFile(LineFile):

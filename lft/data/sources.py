@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from lft.core.errors import DataError
 from lft.core.paths import data_kind, is_zipped, looks_local, source_files, source_problem
-from lft.core.settings import DataSettings, WeightedSource
+from lft.core.settings import DataSettings
 from lft.data.data_file import DataFile
 from lft.data.example import BadRow, Row
 from lft.data.hub import hub_file, streamed_file
 from lft.data.line_file import LineFile, UnpackedFile, json_row, text_row
-from lft.data.source import Block, Source
+from lft.data.source import Block
 from lft.data.spool import spooled
 from lft.data.table_file import ArrowFile, DatasetFile, ParquetFile
 
@@ -28,23 +28,22 @@ HEAD_ROWS, HEAD_OF_ALL = 1000, 10_000
 """Rows of each file looked at for the format, and of all files together, though at least one of each."""
 
 
-def open_source(data: DataSettings, *, cache: Path, rows_needed: int | None = None) -> Source:
+def open_source(data: DataSettings, *, cache: Path, rows_needed: int | None = None) -> "Files":
     """The rows that the settings mean, ready to be read in blocks; what cannot be cut into blocks is spooled to `cache`.
 
     `rows_needed` is how many rows a run can use; only they are read of a Hub data set with data.streaming.
     Raises DataError, naming the file or the Hub data set, for what is not there, cannot be read at all or holds no rows.
     """
-    sources = [WeightedSource(source=data.source)] if isinstance(data.source, str) else list(data.source)
     files: list[DataFile] = []
     weights: list[float] = []
-    for source in sources:
+    for source in data.sources:
         opened = list(_open(source.source, data, cache, rows_needed))
         files += opened
         weights += [source.weight] * len(opened)
     return Files(files, weights, data.num_samples)
 
 
-def dataset_source(dataset: "Dataset", columns: Sequence[str] | None = None) -> Source:
+def dataset_source(dataset: "Dataset", columns: Sequence[str] | None = None) -> "Files":
     """A datasets.Dataset; its identity is the content of `columns`, or of all. Raises DataError where it has no rows."""
     return Files([DatasetFile(dataset.select_columns(list(columns)) if columns else dataset)], [1.0])
 
@@ -65,6 +64,7 @@ class Files:
             self._ends.append(file.size if most_rows is None else end)
             most_rows = most_rows and most_rows - rows
         self.weights = tuple(weights[: len(self._files)])
+        self.names = tuple(file.name for file in self._files)
 
     @cached_property
     def blocks(self) -> Sequence[Block]:

@@ -14,13 +14,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, BinaryIO, cast
 
 import xxhash
 
 from lft.core.errors import DataError
 from lft.core.files import aside
 from lft.core.paths import data_kind, is_zipped
+from lft.data.cache_entry import hold
 from lft.data.identity import file_identity
 from lft.data.unpack import unpack_csv, unpack_json
 
@@ -34,22 +35,45 @@ Unpack = Callable[[IO[bytes], IO[bytes]], None]
 
 def spooled(path: Path, cache: Path) -> Path:
     """The spool of a data file, written now if it is not there yet. Raises DataError where `path` cannot be read."""
-    kind = data_kind(path)
-    suffix = ".lines" if kind in _UNPACK else kind
-    return spool(cache, [kind, is_zipped(path), *file_identity(path)], suffix, _writer(path))
+    return spool(cache, _identity(path), _suffix(path), _writer(path))
+
+
+def needs_spool(path: Path, cache: Path) -> bool:
+    """Whether a data file has to be written out before it can be read in blocks, and has not been yet."""
+    is_cut = is_zipped(path) or data_kind(path) in _UNPACK
+    return is_cut and not _made(cache, _identity(path), _suffix(path)).exists()
 
 
 def spool(cache: Path, identity: list[object], suffix: str, write: Write) -> Path:
-    """A file in the cache named by `identity`; `write` makes it where no process has done so."""
-    folder = cache / "spool" / xxhash.xxh3_128_hexdigest(repr([VERSION, *identity]).encode())
-    made = folder / f"rows{suffix}"
+    """A file in the cache named by `identity`; `write` makes it where no process has done so.
+
+    It is kept from being freed as long as this process lives.
+    """
+    made = _made(cache, identity, suffix)
+    folder = made.parent
     if not made.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with _claimed(folder / "lock"):
             if not made.exists():
                 with aside(made) as temporary:
                     write(temporary)
+    _in_use.setdefault(folder, hold(folder))
     return made
+
+
+_in_use: dict[Path, BinaryIO | None] = {}
+
+
+def _made(cache: Path, identity: list[object], suffix: str) -> Path:
+    return cache / "spool" / xxhash.xxh3_128_hexdigest(repr([VERSION, *identity]).encode()) / f"rows{suffix}"
+
+
+def _identity(path: Path) -> list[object]:
+    return [data_kind(path), is_zipped(path), *file_identity(path)]
+
+
+def _suffix(path: Path) -> str:
+    return ".lines" if data_kind(path) in _UNPACK else data_kind(path)
 
 
 @contextmanager

@@ -38,6 +38,8 @@ def unpack_json(packed: IO[bytes], plain: IO[bytes]) -> None:
     All but a list and JSON lines is held whole while it is written out. Raises DataError.
     """
     text = _Text(packed)
+    if not text.next():
+        return
     if text.next() == "[":
         _write(((number, _record(value)) for number, value in enumerate(text.elements(), start=1)), plain)
         return
@@ -178,7 +180,8 @@ class _Text:
         while True:
             try:
                 value, end = self._json.raw_decode(self._held, self._at)
-                if end < len(self._held) or self._is_all:  # a number at the end of a part may go on in the next
+                # a number at the end of a part may go on in the next one; the decoder takes 1 out of "1e"
+                if self._is_all or (end < len(self._held) and self._held[end] not in "0123456789.eE+-"):
                     break
             except json.JSONDecodeError as error:
                 is_cut = error.pos > len(self._held) - LONGEST_LITERAL or error.msg.startswith("Unterminated string")

@@ -71,7 +71,7 @@ def plan_lines(
         ("batch", batch[0].describe(), batch[1]),
         *_steps(settings, batch[0], rows),
         ("adapter", adapter, ""),
-        ("data", str(settings.data.source), _data(settings, rows)),
+        ("data", _sources(settings), _data(settings, rows)),
         (
             "writes",
             str(settings.output_dir),
@@ -109,6 +109,14 @@ def _data(settings: RunSettings, rows: Rows) -> str:
     compared = f", {min(prompts, rows.held_out)} to compare base and tuned model" if rows.held_out and prompts else ""
     sides = f"{rows.training:,} rows to train on, {rows.held_out:,} held out{compared}"
     return f"{sides}; {rows.trained_share:.0%} of the tokens trained; tokens found in the cache"
+
+
+def _sources(settings: RunSettings) -> str:
+    """The sources in words, each with its weight where that is not 1."""
+    return ", ".join(
+        each.source + (f" (each row {each.weight:g} times)" if each.weight != 1 else "")
+        for each in settings.data.sources
+    )
 
 
 def _held_out(settings: RunSettings) -> str:

@@ -1,8 +1,9 @@
-"""Reading local data files."""
+"""Local data files of every format as one data set."""
 
 import csv
 import gzip
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,18 @@ import pyarrow.parquet
 import pytest
 
 from lft.core.errors import DataError
-from lft.data.dataset import load_rows
-from lft.data.records import read_table
+from lft.core.settings import DataSettings
+from lft.data.load import load_rows
 
 ROWS = [{"prompt": "Wer?", "answer": "Ü 2024-01-31", "score": 1}, {"prompt": "No", "answer": "yes", "score": 2}]
+
+
+def read(source: Path, num_samples: int | None = None) -> list[dict[str, Any]]:
+    """The rows of a source."""
+    data = DataSettings(source=str(source), num_samples=num_samples)
+    with tempfile.TemporaryDirectory() as cache:
+        rows: list[dict[str, Any]] = load_rows(data, cache=Path(cache)).to_list()
+    return rows
 
 
 def write(path: Path, kind: str) -> None:
@@ -27,11 +36,15 @@ def write(path: Path, kind: str) -> None:
             writer = csv.DictWriter(stream, list(ROWS[0]))
             writer.writeheader()
             writer.writerows(ROWS)
-    else:
+    elif kind == ".parquet":
         pa.parquet.write_table(pa.Table.from_pylist(ROWS), path)
+    else:
+        table = pa.Table.from_pylist(ROWS)
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
 
 
-@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".parquet", ".arrow"])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_every_format_gives_the_same_rows_plain_or_gzipped(tmp_path: Path, suffix: str, zipped: bool) -> None:
     path = tmp_path / f"data{suffix}"
@@ -40,7 +53,7 @@ def test_every_format_gives_the_same_rows_plain_or_gzipped(tmp_path: Path, suffi
         path = path.rename(tmp_path / "plain")
         (tmp_path / f"data{suffix}.gz").write_bytes(gzip.compress(path.read_bytes()))
         path = tmp_path / f"data{suffix}.gz"
-    assert read_table(path).to_pylist() == ROWS
+    assert read(path) == ROWS
 
 
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv", ".txt"])
@@ -48,7 +61,7 @@ def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path, suffix: str) 
     path = tmp_path / f"data{suffix}"
     text = {".json": '[{"text": "a"}]', ".jsonl": '{"text": "a"}', ".csv": "text\na\n", ".txt": "a\n"}[suffix]
     path.write_text(text, encoding="utf-8-sig")
-    assert read_table(path).to_pylist() == [{"text": "a"}]
+    assert read(path) == [{"text": "a"}]
 
 
 @pytest.mark.parametrize(
@@ -66,25 +79,25 @@ def test_json_may_be_records_columns_or_one_key_holding_the_records(
 ) -> None:
     path = tmp_path / "data.json"
     path.write_text(json.dumps(content, indent=1), encoding="utf-8")
-    assert read_table(path).to_pylist() == rows
+    assert read(path) == rows
 
 
 def test_json_lines_in_a_file_called_json_are_read(tmp_path: Path) -> None:
     path = tmp_path / "data.json"
     path.write_text('{"a": "x"}\n{"a": "y"}\n', encoding="utf-8")
-    assert read_table(path).to_pylist() == [{"a": "x"}, {"a": "y"}]
+    assert read(path) == [{"a": "x"}, {"a": "y"}]
 
 
 def test_text_keeps_lines_and_their_inner_separators(tmp_path: Path) -> None:
     path = tmp_path / "data.txt"
     path.write_bytes("one\u2028still one\r\n\n  \nthree".encode())
-    assert read_table(path).to_pylist() == [{"text": "one\u2028still one"}, {"text": "three"}]
+    assert read(path) == [{"text": "one\u2028still one"}, {"text": "three"}]
 
 
 def test_quoted_csv_cells_may_hold_line_feeds_and_only_numbers_are_guessed(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
     path.write_text('text,day,flag,number\n"a\nb",2024-01-31,true,7\n,2024-02-01,false,\n', encoding="utf-8")
-    assert read_table(path).to_pylist() == [
+    assert read(path) == [
         {"text": "a\nb", "day": "2024-01-31", "flag": "true", "number": 7},
         {"text": None, "day": "2024-02-01", "flag": "false", "number": None},
     ]
@@ -96,12 +109,12 @@ def test_quoted_csv_cells_may_hold_line_feeds_and_only_numbers_are_guessed(tmp_p
         ("d.jsonl", b'{"a": "x"}\n{"a": \n', "d.jsonl:2  is not JSON"),
         ("d.jsonl", b'{"a": "x"}\n\n[1]\n', "d.jsonl:3  is a JSON array; an object"),
         ("d.jsonl", b'{"a": "x"}\n{"a": "\xff"}\n', "d.jsonl:2  is not UTF-8"),
-        ("d.jsonl", b'{"a": "x"}\n{"a": 1}\n', 'd.jsonl  column "a" mixes types: str in row 1, int in row 2'),
-        ("d.json", b'[{"a": "x"},\n 7]', "d.json  element 2 is a JSON number"),
+        ("d.jsonl", b'{"a": "x"}\n{"a": 1}\n', 'd.jsonl  column "a" mixes types'),
+        ("d.json", b'[{"a": "x"},\n 7]', "d.json element 2  is a JSON number"),
         ("d.json", b'{"a": ["x"], "b": []}', "d.json  has columns of different lengths: a 1, b 0"),
         ("d.json", b'{"a": [{"x": 1}], "b": [{"x": 1}], "c": 1}', "several keys that hold records: a, b"),
         ("d.json", b"[\n1,,]", "d.json:2  is not JSON"),
-        ("d.csv", b"a,b\n1,2\n1,2,3\n", "d.csv  is not CSV"),
+        ("d.csv", b"a,b\n1,2\n1,2,3\n", "d.csv:3  has 3 cells; 2 are expected"),
         ("d.csv", b"a,a\n1,2\n", "d.csv:1  names a column twice: a"),
         ("d.csv", b"a,b\n", "d.csv  holds no rows"),
         ("d.txt", b"\n \n", "d.txt  holds no rows"),
@@ -117,7 +130,7 @@ def test_a_bad_file_is_named_with_the_line_and_what_was_expected(
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError) as raised:
-        read_table(path)
+        read(path)
     assert said in str(raised.value)
 
 
@@ -135,30 +148,30 @@ def test_a_bad_file_is_named_with_the_line_and_what_was_expected(
 def test_whatever_a_file_holds_the_error_names_it(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name):
-        read_table(tmp_path / name)
+        read(tmp_path / name)
 
 
 def test_numbers_in_a_column_that_asks_or_answers_are_texts_as_they_were_written(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_text("question,answer,score\n2+2,4,1\nzip,00420,2\n", encoding="utf-8")
-    assert read_table(tmp_path / "d.csv").to_pylist() == [
+    assert read(tmp_path / "d.csv") == [
         {"question": "2+2", "answer": "4", "score": 1},
         {"question": "zip", "answer": "00420", "score": 2},
     ]
     (tmp_path / "d.jsonl").write_text('{"answer": 4}\n{"answer": 2.50}\n{"answer": "x"}\n', encoding="utf-8")
-    assert read_table(tmp_path / "d.jsonl").to_pylist() == [{"answer": "4"}, {"answer": "2.5"}, {"answer": "x"}]
+    assert read(tmp_path / "d.jsonl") == [{"answer": "4"}, {"answer": "2.5"}, {"answer": "x"}]
 
 
 def test_folders_and_patterns_are_all_their_files_in_order(tmp_path: Path) -> None:
     for name, word in (("b.jsonl", "2"), ("a.jsonl", "1"), ("c.txt", "3")):
         (tmp_path / name).write_text(word if name == "c.txt" else json.dumps({"text": word}), encoding="utf-8")
     (tmp_path / "notes.md").write_text("not data", encoding="utf-8")
-    assert load_rows(str(tmp_path))["text"][:] == ["1", "2", "3"]
-    assert load_rows(str(tmp_path / "*.jsonl"))["text"][:] == ["1", "2"]
-    assert load_rows(str(tmp_path), num_samples=2)["text"][:] == ["1", "2"]
+    assert [row["text"] for row in read(tmp_path)] == ["1", "2", "3"]
+    assert [row["text"] for row in read(tmp_path / "*.jsonl")] == ["1", "2"]
+    assert [row["text"] for row in read(tmp_path, num_samples=2)] == ["1", "2"]
 
 
 def test_files_whose_columns_differ_in_type_are_refused_together(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "x"}', encoding="utf-8")
     (tmp_path / "b.jsonl").write_text('{"text": ["x"]}', encoding="utf-8")
     with pytest.raises(DataError, match=r"a\.jsonl, b\.jsonl.*different types"):
-        load_rows(str(tmp_path))
+        read(tmp_path)
