@@ -19,6 +19,8 @@ def plan_here(settings: RunSettings) -> LaunchPlan:
 def _prepared(settings: RunSettings) -> PreparedFacts | None:
     if not (cache_folder() / "tokens").is_dir():
         return None
-    from lft.data.facts import prepared_facts  # with pyarrow, 0.1 s, which a plan without prepared data need not wait for
+    from lft.data.facts import (
+        prepared_facts,  # with pyarrow, 0.1 s, which a plan without prepared data need not wait for
+    )
 
     return prepared_facts(settings)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from lft.core.paths import looks_local, source_files
 from lft.core.settings import DataSettings
 
+
 class PreparedFacts(NamedTuple):
     """What is known of data whose tokens have been made."""
 

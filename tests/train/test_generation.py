@@ -6,15 +6,15 @@ import math
 import pytest
 import torch
 from datasets import Dataset
+from lft.data.tokenization import tokenize_rows
 from rouge_score.rouge_scorer import RougeScorer
+from tests.data.test_tokenization import rules_for
 from transformers import AutoModelForCausalLM
 
-from lft.data.tokenization import tokenize_rows
 from lft.train.generation import generate_answers, greedy, length_batches, prompt_tokens, row_losses
 from lft.train.model import load_tokenizer
 from lft.train.rouge import mean_scores, rouge_scores
 from tests.conftest import TinyModels, demo_lines
-from tests.data.test_tokenization import rules_for
 
 ROWS: list[dict[str, str]] = [json.loads(line) for line in demo_lines(12)]
 
