@@ -116,37 +116,35 @@ class ChatTemplate:
 
     def _locate(self, text: str, messages: Sequence[Message], turn: int, tools: list[Any] | None) -> tuple[Span, str]:
         """One answer, and what ends its turn."""
-        asked = self._asked(text, messages[:turn], tools)
-        content = messages[turn].get("content")
+        before, content = self._ask(messages[:turn], tools), messages[turn].get("content")
+        start = len(before) if before is not None and text.startswith(before) else None
         if isinstance(content, str) and content:
             stand_in = next(mark(number) for number in range(len(text) + 1) if mark(number) not in text)
-            marked = {**messages[turn], "content": stand_in}
-            head, found, tail = self.render([*messages[:turn], marked, *messages[turn + 1 :]], tools).partition(
-                stand_in
-            )
-            if found and stand_in not in tail and text.endswith(tail):
-                begins = len(head) if text.startswith(head) else asked
-                stop = len(text) - len(tail)
-                if begins is not None and _shows(text[min(begins, stop if asked is None else asked) : stop], content):
-                    ended = self.render([*messages[:turn], marked], tools).rpartition(stand_in)[2].rstrip()
-                    end = self._end(text, stop, ended)
-                    return Span(turn, begins if asked is None else asked, stop + len(end)), end
-        elif asked is not None:  # calls of tools, parts of several kinds
+            marked = [*messages[:turn], {**messages[turn], "content": stand_in}]
+            head, found, tail = self.render([*marked, *messages[turn + 1 :]], tools).partition(stand_in)
+            alone_head, _, alone_tail = self.render(marked, tools).partition(stand_in)
+            stop = len(text) - len(tail)
+            if start is None and text.startswith(head):  # earlier turns look otherwise in this whole than they did then
+                led = before is not None and alone_head.startswith(before) and head.endswith(alone_head[len(before) :])
+                start = len(head) - (len(alone_head) - len(before) if led and before is not None else 0)
+            if found and stand_in not in tail and text.endswith(tail) and start is not None:
+                shown = text[min(start, len(head)) if text.startswith(head) else start : stop]
+                if _shows(shown, content):
+                    end = self._end(text, stop, alone_tail.rstrip())
+                    return Span(turn, start, stop + len(end)), end
+        elif start is not None:  # calls of tools, parts of several kinds
             through = self.render(messages[: turn + 1], tools).rstrip()
-            if text.startswith(through) and len(through) > asked:
+            if text.startswith(through) and len(through) > start:
                 end = next((token for token in self.special if through.endswith(token)), "")
-                return Span(turn, asked, len(through)), end
+                return Span(turn, start, len(through)), end
         raise _unseen(turn)
 
-    def _asked(self, text: str, messages: Sequence[Message], tools: list[Any] | None) -> int | None:
-        """Where `text` goes on behind what the template writes to ask for the next answer; None where it does not."""
-        if not messages:
-            return None
+    def _ask(self, messages: Sequence[Message], tools: list[Any] | None) -> str | None:
+        """What the template writes to ask for the next answer; None where it cannot be asked."""
         try:
-            before = self.render(messages, tools, ask=True)
+            return self.render(messages, tools, ask=True) if messages else None
         except BadRow:  # for example a template that wants the user to speak last
             return None
-        return len(before) if text.startswith(before) else None
 
     def _end(self, text: str, stop: int, ended: str) -> str:
         """What ends the turn whose content ends at `stop`: all of `ended`, or else a special token that follows directly."""
