@@ -1,70 +1,38 @@
-"""Which rows a step trains, and the loss of a step."""
+"""Rows as tensors, padded or packed, and the loss of a step."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
+from transformers.masking_utils import find_packed_sequence_indices
 
-from lft.core.rank import Rank
-from lft.train.batches import PadToLongest, RankBatchSampler, micro_batches, rows_seen, trim
+from lft.train.batches import PackRows, PadToLongest
 from lft.train.loss import global_batch_loss, predicting_positions, token_losses
 from tests.conftest import TinyModels
 
 
-@pytest.mark.parametrize("rows", [1, 7, 48, 57, 64])
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("accumulation", [1, 2])
-def test_every_step_trains_the_same_rows_for_any_number_of_ranks(rows: int, world_size: int, accumulation: int) -> None:
-    order, global_batch = list(range(rows)), 4 * accumulation * world_size
-    by_rank = [micro_batches(order, 4, rank, world_size) for rank in range(world_size)]
-    assert len({len(batches) for batches in by_rank}) == 1
-    for step in range(-(-rows // global_batch)):
-        turns = slice(step * accumulation, (step + 1) * accumulation)
-        trained = [row for batches in by_rank for batch in batches[turns] for row in batch]
-        assert sorted(trained) == order[step * global_batch : (step + 1) * global_batch]
-    assert rows_seen(-(-rows // global_batch), rows, global_batch) == rows
-
-
-def test_an_epoch_is_a_new_shuffle_of_all_rows_the_same_on_all_ranks() -> None:
-    samplers = [RankBatchSampler(30, 4, Rank(rank=rank, world_size=2), seed=1) for rank in range(2)]
-
-    def epoch(number: int) -> list[int]:
-        for sampler in samplers:
-            sampler.set_epoch(number)
-        return [row for pair in zip(*samplers, strict=True) for batch in pair for row in batch]
-
-    first, second = epoch(0), epoch(1)
-    assert sorted(first) == sorted(second) == list(range(30))
-    assert first != second
-    assert epoch(0) == first
-    assert [len(sampler) for sampler in samplers] == [4, 4]
-
-
-@pytest.mark.parametrize(
-    ("row", "ids", "labels"),
-    [
-        ({"input_ids": [5, 6], "labels": [-100, 6]}, [5, 6], [-100, 6]),
-        ({"input_ids": [5, 6, 0, 0], "attention_mask": [1, 1, 1, 0]}, [5, 6, 0], [5, 6, 0]),
-        ({"input_ids": [0, 0, 5, 6], "attention_mask": [0, 0, 1, 1], "labels": [0, 0, 5, 6]}, [5, 6], [5, 6]),
-        ({"input_ids": [5, 6, 0, 0, 0]}, [5, 6, 0], [5, 6, 0]),
-        ({"input_ids": [5, 6, 0]}, [5, 6, 0], [5, 6, 0]),
-        ({"input_ids": torch.tensor([5, 6]), "labels": torch.tensor([5, -100])}, [5, 6], [5, -100]),
-    ],
-)
-def test_a_caller_s_padding_is_never_trained_even_where_it_is_the_end_token(
-    row: dict[str, Any], ids: list[int], labels: list[int]
-) -> None:
-    assert trim(row, pad_token_id=0) == {"input_ids": ids, "labels": labels}
-
-
 def test_batches_are_padded_to_their_longest_row_and_first_tokens_have_no_label() -> None:
-    batch = PadToLongest(9)([{"input_ids": [1, 2, 3]}, {"input_ids": [4]}])
+    batch = PadToLongest(9)([{"input_ids": np.arange(1, 4), "labels": [1, 2, 3]}, {"input_ids": [4], "labels": [4]}])
     assert batch["input_ids"].tolist() == [[1, 2, 3], [4, 9, 9]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert batch["labels"].tolist() == [[-100, 2, 3], [-100, -100, -100]]
+
+
+def test_packs_begin_their_positions_again_for_each_row_and_predict_nothing_across_a_border() -> None:
+    batch = PackRows(9)([[ROWS[0], ROWS[1]], [ROWS[2]], []])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 8, 9, 15, 16, 17], [25, 26, 27, 28, 9, 9, 9, 9]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 4, 0, 1, 2], [0, 1, 2, 3, 0, 1, 2, 3]]
+    assert batch["labels"].tolist() == [[-100, -100, 7, 8, 9, -100, 16, 17], [-100, -100, -100, 28, *[-100] * 4]]
+    whole = [{"input_ids": [1, 2], "labels": [1, 2]}] * 2
+    assert PackRows(9)([whole])["labels"].tolist() == [[-100, 2, -100, 2]]
+    ones = PackRows(9)([[{"input_ids": [7], "labels": [7]}] * 2, [{"input_ids": [7], "labels": [7]}]])
+    assert find_packed_sequence_indices(ones["position_ids"]).tolist() == [[0, 1], [0, 1]]
+    assert PackRows(9)([])["labels"].tolist() == [[-100]]
+    assert "attention_mask" not in batch
 
 
 def load(folder: Path) -> Any:
