@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from lft.cli.options import data_options, settings_from
-from lft.cli.preparing import prepare_here, say
+from lft.cli.preparing import prepare_here, tokenizer_of
 from lft.core.words import counted, percent
 from lft.data.audit import HELD_WHOLE, Audit, audit_rows, findings, refuse_hopeless
-from lft.data.prepare import Prepared, tokenizer_loader
+from lft.data.prepared import Prepared
 from lft.data.sample import Decode, Piece, pieces, spread
 
 LEVELS = {"warn": "warning", "note": "note"}
@@ -32,7 +32,7 @@ def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], shown: int
     """
     settings = settings_from(run_file, demo, sets, flags)
     prepared = prepare_here(settings)
-    tokenizer, _ = tokenizer_loader(settings.model, say)()
+    tokenizer, _ = tokenizer_of(settings.model)()
     pad_is_end = tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id
     place = prepared.source.place
     audit = audit_rows(prepared.training, prepared.held_out, prepared.manifest, place, pad_is_end=pad_is_end)

@@ -3,14 +3,16 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
 from lft.core.hardware import look_at_machine
 from lft.core.rank import Rank
-from lft.core.settings import RunSettings
+from lft.core.settings import ModelSettings, RunSettings
 from lft.core.words import clock, counted
-from lft.data.prepare import Prepared, Work, find_prepared, prepare, tokenizer_loader
+from lft.data.prepare import LoadTokenizer, Work, find_prepared, prepare
+from lft.data.prepared import Prepared
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -28,7 +30,7 @@ def prepare_here(settings: RunSettings, *, processes: int | None = None, rehash:
     try:
         with _progress() as between:
             work = Work(Rank(), say, processes or look_at_machine().cpu_cores, between)
-            made = prepare(settings.model, settings.data, tokenizer_loader(settings.model, say), work, rehash=rehash)
+            made = prepare(settings.model, settings.data, tokenizer_of(settings.model), work, rehash=rehash)
     except KeyboardInterrupt:
         say("stopped    what is done stays in the cache; the same command goes on from there")
         raise
@@ -36,6 +38,17 @@ def prepare_here(settings: RunSettings, *, processes: int | None = None, rehash:
     speed = made.manifest.rows / seconds
     say(f"data       {counted(made.manifest.rows, 'row')} in {clock(seconds)}, {speed:,.0f} rows/s")
     return made
+
+
+def tokenizer_of(model: ModelSettings) -> LoadTokenizer:
+    """How to load a model's tokenizer, in this process: the libraries that do it are imported when it is called."""
+
+    def load() -> tuple[Any, int | None]:
+        from lft.train.model import tokenizer_loader
+
+        return tokenizer_loader(model, say)()
+
+    return load
 
 
 def say(line: str) -> None:

@@ -62,7 +62,7 @@ def look_at_machine(root: Path = Path("/")) -> Machine:
     """Ask the system, below `root`; takes a few milliseconds without a GPU and up to a second with some."""
     return Machine(
         gpus=find_gpus(root),
-        cpu_cores=_cpu_cores(root),
+        cpu_cores=cpu_cores(root),
         memory_bytes=_memory_bytes(root),
         cpu_computes_bf16=cpu_computes_bf16(_cpu_flags(root)),
         visible_gpus=visible_gpus(),
@@ -96,7 +96,7 @@ def _cpu_flags(root: Path) -> frozenset[str]:
     return frozenset(flags.partition(":")[2].split())
 
 
-def _cpu_cores(root: Path) -> int:
+def cpu_cores(root: Path = Path("/")) -> int:
     """Cores in this process's affinity mask, or fewer where a cgroup caps CPU time."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = cpu_limit(root)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".parquet")
+DATA_SUFFIXES = (".json", ".jsonl", ".csv", ".txt", ".parquet", ".arrow")
 MODEL_SUFFIXES = (".gguf", ".safetensors", ".bin", ".pt")
 
 
@@ -20,6 +20,11 @@ def data_kind(path: Path) -> str:
     """The suffix that says how a data file is read, without .gz: `a.jsonl.gz` -> `.jsonl`."""
     name = path.name.lower().removesuffix(".gz")
     return Path(name).suffix
+
+
+def is_zipped(path: Path) -> bool:
+    """Whether a data file is gzipped, by its name."""
+    return path.name.lower().endswith(".gz")
 
 
 def is_glob(source: str) -> bool:

@@ -138,6 +138,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get(XDG_CACHE) or "~/.cache").expanduser() / "lft"
 
 
+def tokenize_serially() -> None:
+    """One thread for each process that tokenizes, from now on: there are as many processes as cores."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
 def use_defaults(values: Mapping[str, str]) -> None:
     """Set variables that are not set yet, before the libraries that read them at import are imported."""
     for name, value in values.items():

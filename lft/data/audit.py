@@ -56,8 +56,8 @@ class Counts(Protocol):
         """File, where and what is wrong of each row left out."""
 
     @property
-    def masked(self) -> Sequence[tuple[int, int]]:
-        """File and where of each row left out because its completion lies wholly behind max_length."""
+    def masked(self) -> int:
+        """Rows left out because their completion lies wholly behind max_length."""
 
 
 class LongRow(NamedTuple):
@@ -131,7 +131,7 @@ def audit_rows(
         held_out=len(has_prompt),
         tokens=int(training.lengths.sum(dtype=np.int64)),
         trained=int(trained.sum(dtype=np.int64)),
-        masked=int((trained == 0).sum()) + len(counts.masked),
+        masked=int((trained == 0).sum()) + counts.masked,
         cut=int((flags & CUT > 0).sum()),
         whole_without_end=int(((flags & (CUT | END_TRAINED) == 0) & (trained > 0)).sum()),
         begin_doubled=int((flags & BEGIN_DOUBLED > 0).sum()),

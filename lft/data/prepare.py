@@ -1,47 +1,39 @@
-# ruff: noqa: D101, D102, D103
-"""Stand-in for the data stage, to be replaced: only what the verbs call, and the names they use of what it returns."""
+"""The data stage: from settings to prepared tokens, found in the cache or made now by all ranks together."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-
-from lft.core.rank import Rank
+from lft.core.errors import DataError
+from lft.core.paths import expanded
+from lft.core.rank import Rank, tokenize_serially
 from lft.core.settings import DataSettings, ModelSettings
-from lft.data.source import Source
+from lft.data.bad_rows import BadRows, bad_rows_error, find_bad_rows
+from lft.data.cache import usable_cache
+from lft.data.cache_entry import hold
+from lft.data.cache_key import cache_key, tokenizer_in_memory, tokenizer_on_disk
+from lft.data.example import BadRow, Example
+from lft.data.forks import forked
+from lft.data.formats import RowFormat, recognise
+from lft.data.manifest import HowWritten, Manifest, read_manifest, remove_manifest, write_manifest
+from lft.data.prepared import Prepared
+from lft.data.shard_format import BlockCounts
+from lft.data.shards import make_shards, read_counts, shard_path
+from lft.data.source import Block, Source
+from lft.data.sources import open_source
+from lft.data.token_block import Tokenization, TokenRules
+from lft.data.writing import choose_writing
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from transformers import PreTrainedTokenizerBase
 
-class TokenRows(Protocol):
-    lengths: npt.NDArray[np.int32]
+MOST_LISTED = 20
+"""Bad rows shown at once."""
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, index: int) -> dict[str, npt.NDArray[Any]]: ...
-    def column(self, name: str) -> npt.NDArray[Any]: ...
-
-
-class Manifest(Protocol):
-    blocks: int
-    rows: int
-    kept: int
-    empty: int
-    bad: Sequence[tuple[int, int, str]]
-    masked: Sequence[tuple[int, int]]
-    words: Sequence[str]
-
-
-class Prepared(Protocol):
-    folder: Path
-    manifest: Manifest
-    source: Source
-    rows: TokenRows
-    training: TokenRows
-    held_out: TokenRows
-
-
-LoadTokenizer = Callable[[], tuple[Any, int | None]]
+LoadTokenizer = Callable[[], tuple["PreTrainedTokenizerBase", int | None]]
+"""Gives a tokenizer and the number of the model's positions; called only where tokens have to be made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,20 +43,205 @@ class Work:
     rank: Rank
     announce: Callable[[str], None]
     processes: int = 1
+    """For this rank's share; all but the first are forked."""
     between: Callable[[int, int], None] = lambda _made, _blocks: None
     """Told how many blocks are there and how many there will be, again and again; what it raises ends the work."""
 
 
 def prepare(
-    model: ModelSettings, data: DataSettings, load: LoadTokenizer, work: Work, *, rehash: bool = False
+    model: ModelSettings,
+    data: DataSettings,
+    load: LoadTokenizer,
+    work: Work,
+    *,
+    rows_needed: int | None = None,
+    rehash: bool = False,
 ) -> Prepared:
-    raise NotImplementedError
+    """The tokens of `data` for `model`, made now where the cache lacks them.
+
+    Every rank calls it, before there is any process group. `rows_needed` bounds what is read of a streamed source.
+    `rehash` reads all bytes of the source again and makes those blocks anew that are others; one process at a time.
+    Raises DataError for data that cannot be used, PreflightError for a tokenizer that cannot be had.
+    """
+    source = open_source(data, cache=usable_cache(), rows_needed=rows_needed)
+    tokenizer = tokenizer_on_disk(model)
+    if tokenizer is None:
+        loaded = load()  # from the Hub, into its cache
+        tokenizer = tokenizer_on_disk(model) or tokenizer_in_memory(*loaded)
+    return prepare_source(source, data, tokenizer, load, work, rehash=rehash)
+
+
+def prepare_source(
+    source: Source, data: DataSettings, tokenizer: str, load: LoadTokenizer, work: Work, *, rehash: bool = False
+) -> Prepared:
+    """As `prepare`, of an opened source, for a tokenizer named by its digest."""
+    template = template_text(data.chat_template)
+    folder = _folder(source, data, tokenizer, template)
+    row_format = recognise(source.head(), data)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = hold(folder)
+    if rehash:
+        _drop_stale(folder, source, work)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        manifest = _make(folder, source, data, row_format, template, load, work)
+        write_manifest(folder, manifest)
+    else:
+        work.announce(f"data       {manifest.rows:,} rows, tokens found in the cache")
+    _check_bad_rows(manifest, source, data)
+    return Prepared(folder, manifest, source, row_format, data, held)
 
 
 def find_prepared(model: ModelSettings, data: DataSettings) -> Prepared | None:
-    raise NotImplementedError
+    """What the cache holds of `data` for `model`, found without tokenizer and network; None where it is to be made.
+
+    Raises DataError for data that cannot be used.
+    """
+    tokenizer = tokenizer_on_disk(model)
+    if tokenizer is None:
+        return None
+    source = open_source(data, cache=usable_cache())
+    folder = _folder(source, data, tokenizer, template_text(data.chat_template))
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return None
+    row_format = recognise(source.head(), data)
+    _check_bad_rows(manifest, source, data)
+    return Prepared(folder, manifest, source, row_format, data, hold(folder))
 
 
-def tokenizer_loader(model: ModelSettings, announce: Callable[[str], None]) -> LoadTokenizer:
-    """How to load the model's tokenizer, and the number of its positions."""
-    raise NotImplementedError
+def template_text(setting: str | None) -> str | None:
+    """The Jinja text of data.chat_template, which may be the name of its file. Raises DataError."""
+    if setting is None or "{" in setting:
+        return setting
+    path = expanded(setting)
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"data.chat_template {setting} is no Jinja text, and as a file it cannot be read: {error}",
+            next_step="name a file with a Jinja chat template, or leave it out to use the tokenizer's",
+        ) from None
+
+
+def _folder(source: Source, data: DataSettings, tokenizer: str, template: str | None) -> Path:
+    return usable_cache() / "tokens" / cache_key(source.identity(), tokenizer, data, template)
+
+
+def _make(
+    folder: Path,
+    source: Source,
+    data: DataSettings,
+    row_format: RowFormat,
+    template: str | None,
+    load: LoadTokenizer,
+    work: Work,
+) -> Manifest:
+    """Tokenize all blocks that are missing, together with the other ranks."""
+    tokenizer, positions = load()
+    chosen = choose_writing(tokenizer, _examples(source, row_format), template)
+    max_length = min(data.max_length, positions or data.max_length)
+    rules = TokenRules(repr(row_format), chosen.style, max_length, data.loss_on, chosen.chat_template)
+    tokenization = Tokenization(tokenizer, rules, work.announce)
+    blocks = source.blocks
+
+    def make(index: int) -> tuple["pa.RecordBatch", BlockCounts]:
+        batch, counts = tokenization.block(_read(source, blocks[index], row_format))
+        if counts.bad and data.on_bad_row == "error":
+            raise _refusal(source, row_format, counts.bad)
+        return batch, replace(counts, digest=source.digest(blocks[index]))
+
+    missing = sum(not shard_path(folder, index).exists() for index in range(len(blocks)))
+    extra = min(work.processes, missing) - 1
+    if extra > 0:
+        tokenize_serially()
+
+    def lend_a_hand(number: int) -> None:
+        helping = replace(work.rank, rank=work.rank.rank + (number + 1) * work.rank.world_size, world_size=ranks)
+        make_shards(folder, len(blocks), make, helping, lambda _: None)
+
+    ranks = work.rank.world_size * (1 + max(extra, 0))
+    with forked(max(extra, 0), lend_a_hand):
+        make_shards(
+            folder,
+            len(blocks),
+            make,
+            replace(work.rank, world_size=ranks),
+            lambda made: work.between(made, len(blocks)),
+        )
+    cut = "" if max_length == data.max_length else f", the model's positions, not data.max_length {data.max_length:,}"
+    how = HowWritten(
+        columns=tuple(row_format.columns),
+        style=chosen.style,
+        max_length=max_length,
+        words=(
+            f"columns    {row_format.describe()}",
+            f"written    as {chosen.words}; {tokenization.describe()}",
+            f"trained    {_TRAINED[data.loss_on]}; rows are cut at {max_length:,} tokens{cut}",
+        ),
+        chat_template=chosen.chat_template,
+    )
+    return Manifest.of(read_counts(folder, len(blocks)), how)
+
+
+_TRAINED = {
+    "auto": "every answer, or plain text whole (loss_on: auto)",
+    "assistant": "every answer, or plain text whole",
+    "completion": "the last answer, or plain text whole",
+    "all": "prompts and answers",
+}
+
+
+def _read(source: Source, block: Block, row_format: RowFormat) -> Iterator[tuple[int, int, Example | BadRow]]:
+    """The examples of a block; rows with nothing to train are left out by an example without text."""
+    for where, row in source.read(block):
+        if isinstance(row, BadRow):
+            yield block.file, where, row
+            continue
+        try:
+            yield block.file, where, row_format.example(row) or _EMPTY
+        except BadRow as problem:
+            yield block.file, where, problem
+
+
+_EMPTY = Example(("text",), ("",), 0)
+
+
+def _examples(source: Source, row_format: RowFormat) -> Iterator[Example]:
+    """Those of the first rows that can be used."""
+    for row in source.head():
+        try:
+            example = row_format.example(row)
+        except BadRow:
+            continue
+        if example is not None:
+            yield example
+
+
+def _refusal(source: Source, row_format: RowFormat, bad: Sequence[tuple[int, int, str]]) -> DataError:
+    """The error that names the bad rows of the whole source; `bad` are those of one block."""
+    found = find_bad_rows(source, row_format, MOST_LISTED)
+    # what only writing a row out shows, such as a template that refuses it, is known of this block alone
+    return bad_rows_error(source, found if found.found else BadRows(tuple(bad[:MOST_LISTED]), may_be_more=True))
+
+
+def _check_bad_rows(manifest: Manifest, source: Source, data: DataSettings) -> None:
+    """Refuse what an earlier run was told to skip, unless this one is told so too."""
+    if manifest.bad and data.on_bad_row == "error":
+        listed = manifest.bad[:MOST_LISTED]
+        raise bad_rows_error(source, BadRows(listed, may_be_more=len(manifest.bad) > len(listed)))
+
+
+def _drop_stale(folder: Path, source: Source, work: Work) -> None:
+    """Remove the shards of blocks whose bytes are others than those they were made of."""
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return
+    stale = [index for index, block in enumerate(source.blocks) if source.digest(block) != manifest.digests[index]]
+    work.announce(
+        f"data       all bytes read again: {len(stale):,} of {manifest.blocks:,} blocks are others than before"
+    )
+    if stale:
+        remove_manifest(folder)
+        for index in stale:
+            shard_path(folder, index).unlink(missing_ok=True)

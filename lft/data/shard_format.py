@@ -1,6 +1,7 @@
 """What one shard of tokens holds: an Arrow stream of one row for each row kept, and the block's counts in its schema."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 
 import pyarrow as pa
 
@@ -36,10 +37,22 @@ class BlockCounts:
     rows: int
     """Rows read, bad ones and empty ones too."""
     kept: int
-    """Rows in the shard. Those whose completion lies wholly behind max_length are among them, flagged MASKED."""
+    """Rows in the shard, masked ones too."""
     empty: int
     """Rows without text or answer."""
     bad: tuple[tuple[int, int, str], ...] = ()
     """File, where and what is wrong of each row left out by on_bad_row: skip."""
+    masked: int = 0
+    """Rows in the shard whose completion lies wholly behind max_length: flagged MASKED, never trained."""
     digest: str = ""
     """Of the block's bytes."""
+
+    def to_json(self) -> bytes:
+        """For the schema of the block's shard; the same bytes for the same counts."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> "BlockCounts":
+        """What `to_json` wrote."""
+        values = json.loads(text)
+        return cls(**values | {"bad": tuple(tuple(row) for row in values["bad"])})

@@ -1,105 +1,139 @@
-"""Tokenizing a data set in blocks shared out over a node's ranks, without a process group and so without a time-out.
+"""Making a folder's shards, one for each block, by every rank that sees the folder; no process group, so no time-out.
 
-Rows are cut into blocks whose size depends on the number of rows only. Each rank of a node tokenizes its share of them into
-Arrow files, written aside and renamed; then it reads all files. Nodes do not wait for each other, since they may share no
-folder. The folder is named by the content of the rows and by all that decides the tokens, so it is also the cache: a second
-run, or a second rank, finds what the first one made.
+Each rank takes blocks, its own first and then whichever nobody has: ranks of one node or of many, one run or several at once,
+need not know of each other. What is taken is said by a lock on one byte of a file, which the kernel lifts when its holder
+dies, so that a killed rank's block is taken over. Locks only save work: a shard is written aside, is the same whoever makes
+it, and appears by its renaming.
 """
 
-import hashlib
-import json
+import fcntl
+import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pyarrow as pa
-from datasets import Dataset, concatenate_datasets
-from transformers import PreTrainedTokenizerBase
 
 from lft.core.files import aside
 from lft.core.rank import Rank
-from lft.data.tokenization import SCHEMA, VERSION, TokenCounts, TokenRules, tokenize_rows
+from lft.data.shard_format import BlockCounts
 
-SMALLEST_BLOCK = 256
-MOST_BLOCKS = 4096
 POLL_SECONDS = 0.05
-SECONDS_BETWEEN_WAITING_LINES = 10.0
+PATIENCE_SECONDS = 60.0
+"""A block's holder may be suspended; after so long without a new shard, others make its block too. A block takes seconds."""
+
+_COUNTS = b"lft"
+
+MakeBlock = Callable[[int], tuple[pa.RecordBatch, BlockCounts]]
 
 
-def tokenize_sharded(
-    rows: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    rules: TokenRules,
-    *,
-    cache: Path,
-    rank: Rank,
-    announce: Callable[[str], None],
-) -> tuple[Dataset, TokenCounts]:
-    """Tokens of all rows, in order, as columns input_ids, attention_mask and labels, each (tokens,) per row.
+def shard_path(folder: Path, index: int) -> Path:
+    """The shard of a block."""
+    return folder / f"block-{index:06d}.arrow"
 
-    Every rank must call it with the same rows. The result is the same for any number of ranks.
+
+def make_shards(folder: Path, blocks: int, make: MakeBlock, rank: Rank, between: Callable[[int], None]) -> int:
+    """Make the shards that are missing, with the others; returns when all are there. How many were made here.
+
+    `between` is told the number of shards that are there before each block and each look at what the others do; what
+    it raises ends the work, as does what `make` raises.
     """
-    rows = rows.select_columns(rules.format.columns)
-    blocks = cut_blocks(len(rows))
-    folder = cache / "tokens" / content_key(rows, tokenizer, rules)
-    shards = [folder / f"block-{index:05d}.arrow" for index in range(len(blocks))]
-    found = sum(shard.exists() for shard in shards)
-    if found == len(shards):
-        announce(f"data       {len(rows):,} rows, tokens found in the cache")
-    for index in range(rank.local_rank, len(blocks), rank.local_world_size):
-        if not shards[index].exists():
-            block = rows.select(blocks[index]).to_list()
-            write_table(tokenize_rows(block, tokenizer, rules), shards[index])
-    _wait_for(shards, announce)
-    tokens = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
-    return tokens.remove_columns("was_cut"), count(tokens, len(rows))
+    folder.mkdir(parents=True, exist_ok=True)
+    made, waiting_since, seen = 0, time.monotonic(), -1
+    with _claims(folder / "claims") as take:
+        missing = in_turn(blocks, rank)
+        while missing := [index for index in missing if not shard_path(folder, index).exists()]:
+            if blocks - len(missing) != seen:
+                waiting_since, seen = time.monotonic(), blocks - len(missing)
+            is_patient = time.monotonic() - waiting_since < PATIENCE_SECONDS
+            done_here = _make_untaken(folder, missing, make, between, take if is_patient else _nobody_has_it)
+            made += done_here
+            if not done_here:
+                between(blocks - len(missing))
+                time.sleep(POLL_SECONDS)
+    return made
 
 
-def cut_blocks(rows: int) -> list[range]:
-    """Blocks of consecutive rows, at least SMALLEST_BLOCK long and at most about MOST_BLOCKS many."""
-    size = max(SMALLEST_BLOCK, -(-rows // MOST_BLOCKS))
-    return [range(start, min(start + size, rows)) for start in range(0, rows, size)]
+def in_turn(blocks: int, rank: Rank) -> list[int]:
+    """All blocks in the order in which a rank tries them: every world-size-th from its own number, then the next rank's."""
+    return sorted(range(blocks), key=lambda index: (index - rank.rank) % rank.world_size)
 
 
-def content_key(rows: Dataset, tokenizer: PreTrainedTokenizerBase, rules: TokenRules) -> str:
-    """A name made of the rows' bytes and of all else that decides their tokens."""
-    digest = hashlib.blake2b(digest_size=16)
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    tokenizer_text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    special = json.dumps(tokenizer.special_tokens_map, sort_keys=True, default=str)
-    settings = json.dumps({"version": VERSION, **asdict(rules)}, sort_keys=True)
-    for text in (settings, special, tokenizer_text, str(tokenizer.chat_template)):
-        digest.update(hashlib.blake2b(text.encode()).digest())
-    for batch in rows.with_format("arrow").iter(4096):
-        for column in batch.columns:
-            digest.update(json.dumps(column.to_pylist(), ensure_ascii=False, default=str).encode())
-    return digest.hexdigest()
+def write_shard(path: Path, batch: pa.RecordBatch, counts: BlockCounts) -> None:
+    """Write one shard in one step; readers see all of it or nothing."""
+    schema = batch.schema.with_metadata({_COUNTS: counts.to_json()})
+    with aside(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+        stream.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
-def count(tokens: Dataset, rows: int) -> TokenCounts:
-    """Totals over a tokenized data set that still has its was_cut column."""
-    table = tokens.with_format("arrow")
-    total = trained = cut = 0
-    for batch in table.iter(4096):
-        labels = pa.compute.list_flatten(batch["labels"])
-        total += len(labels)
-        trained += pa.compute.sum(pa.compute.greater_equal(labels, 0)).as_py() or 0
-        cut += pa.compute.sum(batch["was_cut"]).as_py() or 0
-    return TokenCounts(rows=rows, kept=len(tokens), cut=cut, tokens=total, trained=trained)
+def read_counts(folder: Path, blocks: int) -> list[BlockCounts]:
+    """What became of each block, from the heads of its shards."""
+    counts = []
+    for index in range(blocks):
+        with pa.memory_map(str(shard_path(folder, index))) as source, pa.ipc.open_stream(source) as stream:
+            counts.append(BlockCounts.from_json(stream.schema.metadata[_COUNTS]))
+    return counts
 
 
-def write_table(table: pa.Table, path: Path) -> None:
-    """Write an Arrow stream file in one step; readers see all of it or nothing."""
-    with aside(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, SCHEMA) as stream:
-        stream.write_table(table)
+def map_shards(folder: Path, blocks: int) -> list[pa.RecordBatch]:
+    """All shards, memory-mapped: what is not touched is not in memory."""
+    batches = []
+    for index in range(blocks):
+        with pa.ipc.open_stream(pa.memory_map(str(shard_path(folder, index)))) as stream:
+            batches.append(stream.read_next_batch())
+    return batches
 
 
-def _wait_for(shards: list[Path], announce: Callable[[str], None]) -> None:
-    """Until the other ranks' shards are there. A rank that fails instead is its launcher's to notice, which ends this."""
-    said = time.monotonic()
-    while missing := [shard for shard in shards if not shard.exists()]:
-        if time.monotonic() - said > SECONDS_BETWEEN_WAITING_LINES:
-            said = time.monotonic()
-            announce(f"data       waiting for {len(missing)} of {len(shards)} blocks of other ranks")
-        time.sleep(POLL_SECONDS)
+def _make_untaken(
+    folder: Path, missing: Iterable[int], make: MakeBlock, between: Callable[[int], None], take: "Take"
+) -> int:
+    """Make each of these blocks that nobody else holds; how many."""
+    made = 0
+    for index in missing:
+        path = shard_path(folder, index)
+        if path.exists():
+            continue
+        with take(index) as is_mine:
+            if is_mine and not path.exists():  # its holder may have finished between the two looks
+                between(sum(entry.name.startswith("block-") for entry in os.scandir(folder)))
+                write_shard(path, *make(index))
+                made += 1
+    return made
+
+
+Take = Callable[[int], AbstractContextManager[bool]]
+
+
+@contextmanager
+def _claims(path: Path) -> Iterator[Take]:
+    """A way to take blocks: yields whether it could be had.
+
+    POSIX locks are those that network file systems support best; where one has none at all, every block is ours.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+
+    @contextmanager
+    def take(index: int) -> Iterator[bool]:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, index)
+        except (BlockingIOError, PermissionError):
+            yield False
+            return
+        except OSError:
+            yield True
+            return
+        try:
+            yield True
+        finally:
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, index)
+
+    try:
+        yield take
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def _nobody_has_it(_index: int) -> Iterator[bool]:
+    yield True

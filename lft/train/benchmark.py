@@ -6,17 +6,17 @@ cut for all ranks alike, so the scores do not depend on the number of ranks.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import numpy as np
 
 from lft.core.files import aside
 from lft.core.rank import Rank
 from lft.core.settings import BenchmarkSettings
-from lft.data.tokenization import TokenRules, tokenize_rows
+from lft.data.prepared import Prepared
 from lft.publish.significance import paired_difference
 from lft.train.finetuner import LLMFineTuner
 from lft.train.generation import generate_answers, length_batches, prompt_tokens, row_losses
@@ -29,27 +29,35 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A held-out row: what is asked, what is expected, and its tokens with labels."""
+    """A held-out row: what is asked, in words and in tokens, what is expected, and the whole row with labels."""
 
     prompt: str
     reference: str
-    tokens: dict[str, Any]
+    prompt_tokens: list[int]
+    row: Mapping[str, Any]
 
 
-def questions(finetuner: LLMFineTuner, held_out: Dataset, rules: TokenRules, limit: int) -> list[Question]:
-    """At most `limit` held-out rows that have an answer. A plain text is cut in two: the second half is expected."""
+def questions(finetuner: LLMFineTuner, prepared: Prepared, limit: int) -> list[Question]:
+    """At most `limit` held-out rows that have an answer: the last one is asked for.
+
+    A plain text is cut in two: the second half is expected.
+    """
     assert finetuner.tokenizer is not None
-    found: list[Question] = []
-    for row in held_out.to_list():
-        tokens = tokenize_rows([row], finetuner.tokenizer, rules).to_pylist()
-        prompt, reference = rules.format.combine(row)
-        if rules.style == "text":
-            words = reference.split()
+    held_out, is_text = prepared.held_out, prepared.manifest.style == "text"
+    rows = held_out.take(np.flatnonzero((held_out.column("answer_from") > 0) | is_text)[:limit])
+    answers_from = rows.column("answer_from")
+    found = []
+    for index, example in enumerate(prepared.examples(rows)):
+        if is_text:
+            words = example.contents[0].split()
             prompt, reference = " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
-        if tokens and prompt and reference:
-            found.append(Question(prompt, reference, tokens[0]))
-        if len(found) == limit:
-            break
+            asked = prompt_tokens(finetuner.tokenizer, "text", [prompt])[0]
+        else:
+            answer = max(turn for turn, role in enumerate(example.roles) if role == "assistant")
+            prompt, reference = "\n".join(example.contents[:answer]).strip(), example.contents[answer].strip()
+            asked = rows[index]["input_ids"][: answers_from[index]].tolist()
+        if asked and reference:
+            found.append(Question(prompt, reference, asked, rows[index]))
     return found
 
 
@@ -63,7 +71,7 @@ def answer_share(
 ) -> None:
     """Answer this rank's batches with both models and write one JSON line a question to `path`, whole or not at all."""
     assert finetuner.tokenizer is not None
-    prompts = prompt_tokens(finetuner.tokenizer, finetuner.prompt_style, [question.prompt for question in asked])
+    prompts = [question.prompt_tokens for question in asked]
     batches = length_batches([len(prompt) for prompt in prompts], settings.batch_size)[rank.rank :: rank.world_size]
     lines: dict[int, dict[str, Any]] = {index: {"index": index} for batch in batches for index in batch}
     for turn, name in enumerate(MODELS):
@@ -73,7 +81,7 @@ def answer_share(
                 answers = generate_answers(
                     model, finetuner.tokenizer, [prompts[index] for index in batch], settings.max_new_tokens
                 )
-                rows = Dataset.from_list([asked[index].tokens for index in batch])
+                rows = [asked[index].row for index in batch]
                 losses = row_losses(model, int(finetuner.tokenizer.pad_token_id), rows)
                 for index, answer, (loss, tokens) in zip(batch, answers, losses, strict=True):
                     lines[index][name] = {"answer": answer, "loss": loss, "tokens": tokens}

@@ -6,20 +6,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
 from lft.core.rank import Rank
-from lft.core.settings import Precision, Strategy, TrainingSettings
+from lft.core.settings import DataSettings, Precision, RunSettings, Strategy, TrainingSettings
 from lft.data.cache import usable_cache
-from lft.data.chat import Style, choose_style, describe_style
-from lft.data.columns import recognise, text_columns
-from lft.data.dataset import load_rows
-from lft.data.shards import tokenize_sharded
-from lft.data.tokenization import TokenCounts, TokenRules
+from lft.data.cache_key import tokenizer_in_memory
+from lft.data.formats import text_columns
+from lft.data.load import load_rows
+from lft.data.manifest import Manifest
+from lft.data.prepare import Work, prepare, prepare_source
+from lft.data.prepared import Prepared
+from lft.data.sources import dataset_source
+from lft.data.token_rows import TokenRows
+from lft.data.writing import Style, usual_style
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
 from lft.train.generation import generate_answers, length_batches, prompt_tokens
@@ -70,8 +74,8 @@ class LLMFineTuner:
         self.deepspeed: dict[str, Any] | None = None
         self.wrapper = ""
         self.announce: Callable[[str], None] = say
-        self.token_counts: TokenCounts | None = None
         self._style: Style | None = None
+        self._chat_template: str | None = None
         self._resolved_name: str | None = None
         self._longest: int | None = None
         self._sharded_loading: object | None = None
@@ -81,6 +85,8 @@ class LLMFineTuner:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         self._resolved_name = resolve_model(self.model_name, self.announce)
         self.tokenizer = load_tokenizer(self._resolved_name, **options)
+        if self._chat_template is not None:
+            self.tokenizer.chat_template = self._chat_template
         self._longest = longest_sequence(self._resolved_name, **options)
 
     def load_model(
@@ -115,9 +121,8 @@ class LLMFineTuner:
         data_files: str | None = None,
     ) -> Dataset:
         """Rows of a local file, folder or pattern, or of a Hub data set. Raises DataError with file and line."""
-        return load_rows(
-            dataset_source, config=dataset_config, split=split, num_samples=num_samples, data_files=data_files
-        )
+        values = {"config": dataset_config, "split": split, "num_samples": num_samples, "data_files": data_files}
+        return load_rows(DataSettings.model_validate({"source": dataset_source} | values), cache=usable_cache())
 
     def detect_text_columns(self, dataset: Dataset) -> list[str]:
         """Text columns with a common name (text, prompt, response, ...), or else all text columns."""
@@ -129,46 +134,57 @@ class LLMFineTuner:
         text_columns: list[str] | None = None,
         max_length: int = 512,
         *,
-        loss_on: Literal["completion", "all"] = "completion",
+        loss_on: Literal["auto", "completion", "assistant", "all"] = "auto",
     ) -> tuple[Dataset, list[str]]:
-        """Tokens of the rows (columns input_ids, attention_mask, labels, each (tokens,) per row), and the columns used.
+        """Tokens of the rows (columns input_ids and labels, each (tokens,) per row), and the columns used.
 
-        Rows are cut to `max_length` tokens and padded later, by batch. Raises DataError where nothing is left to train.
+        Rows are cut to `max_length` tokens and padded later, by batch. Under a launcher the ranks share the work.
+        Raises DataError where a row cannot be used or nothing is left to train.
         """
         tokenizer = self._need_tokenizer("prepare_dataset")
         if len(dataset) == 0:
             raise DataError("the data set holds no rows")
-        rules = self.token_rules(dataset, text_columns, max_length, loss_on)
-        tokens, counts = tokenize_sharded(
-            dataset, tokenizer, rules, cache=usable_cache(), rank=self.rank, announce=self.announce
-        )
-        if counts.trained == 0:
-            raise DataError(
-                f"none of the {counts.rows} rows has a token to train on within max_length {rules.max_length}",
-                next_step="look for empty rows, or raise max_length",
-            )
-        trained = "the answer" if rules.format.answer_column and loss_on == "completion" else "all of it"
-        self.announce(f"columns    {rules.format.describe()}, as {describe_style(rules.style)}; trained: {trained}")
-        self.announce(
-            f"data       {counts.kept:,} rows of {counts.tokens_per_row:.0f} tokens, "
-            f"{counts.trained / counts.tokens:.0%} of them trained; {counts.cut:,} rows cut at {rules.max_length} tokens, "
-            f"{counts.dropped:,} without text or answer dropped"
-        )
-        self.token_counts = counts
-        return tokens, rules.format.columns
+        columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns or ()) or None
+        values = {"text_columns": columns, "max_length": max_length, "loss_on": loss_on, "held_out": 0}
+        data = DataSettings.model_validate({"source": "in/memory"} | values)
+        digest = tokenizer_in_memory(tokenizer, self._longest)
+        work = Work(rank=self.rank, announce=self.announce)
+        prepared = prepare_source(dataset_source(dataset), data, digest, lambda: (tokenizer, self._longest), work)
+        self._write_as(prepared.manifest)
+        shards = [Dataset.from_file(str(path)) for path in prepared.shards]
+        return concatenate_datasets(shards).select_columns(["input_ids", "labels"]), list(prepared.manifest.columns)
 
-    def token_rules(
-        self, dataset: Dataset, text_columns: list[str] | None, max_length: int, loss_on: Literal["completion", "all"]
-    ) -> TokenRules:
-        """How rows of `dataset` become tokens; from now on prompts are written the same way. Raises DataError."""
-        tokenizer = self._need_tokenizer("prepare_dataset")
-        row_format = recognise(dataset, text_columns)
-        self._style = choose_style(tokenizer, has_answers=row_format.answer_column is not None)
-        if self._longest is not None and max_length > self._longest:
-            self.announce(
-                f"data       max_length {max_length} is more than the model's {self._longest} positions, which are used"
-            )
-        return TokenRules(row_format, self._style, min(max_length, self._longest or max_length), loss_on)
+    def prepare_data(
+        self,
+        settings: RunSettings,
+        *,
+        processes: int = 1,
+        between: Callable[[int, int], None] = lambda _made, _blocks: None,
+        rows_needed: int | None = None,
+    ) -> Prepared:
+        """The rows of `settings.data` as tokens, split into training and held-out ones; what the launcher's ranks call.
+
+        All ranks share the work, each with `processes`; blocks are read, not the whole source. `between` is told how
+        many of how many blocks are made, and may raise. Needs no load_model() before it.
+        """
+        model = settings.model
+        work = Work(rank=self.rank, announce=self.announce, processes=processes, between=between)
+
+        def load() -> tuple[PreTrainedTokenizerBase, int | None]:
+            if self.tokenizer is None:
+                self.load_tokenizer(revision=model.revision, trust_remote_code=model.trust_remote_code)
+            assert self.tokenizer is not None
+            return self.tokenizer, self._longest
+
+        prepared = prepare(model, settings.data, load, work, rows_needed=rows_needed)
+        self._write_as(prepared.manifest)
+        return prepared
+
+    def _write_as(self, manifest: Manifest) -> None:
+        """From now on prompts are written as the data was."""
+        self._style, self._chat_template = manifest.style, manifest.chat_template
+        if self.tokenizer is not None and self._chat_template is not None:
+            self.tokenizer.chat_template = self._chat_template
 
     def get_target_modules(self) -> list[str] | str:
         """The attention layers of the model's family, checked against its real layers, or "all-linear"."""
@@ -198,7 +214,7 @@ class LLMFineTuner:
 
     def train(
         self,
-        train_dataset: Dataset,
+        train_dataset: Dataset | TokenRows,
         num_epochs: int = 3,
         batch_size: int = 4,
         learning_rate: float = 2e-4,
@@ -207,19 +223,21 @@ class LLMFineTuner:
         settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
         callbacks: Sequence[TrainerCallback] = (),
         resume_from: Path | None = None,
+        pack_size: int | None = None,
     ) -> None:
         """Train the adapter; checkpoints and, at the end, adapter and tokenizer are in output_dir.
 
         `train_dataset` has a column input_ids, and may have attention_mask and labels; `settings` says the rest (seed,
         max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run, on as many ranks, to go
-        on from. Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through.
+        on from. With `pack_size`, rows are packed into sequences of at most so many tokens, and batch_size counts packs.
+        Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through.
         Checkpoints are kept in both cases.
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")
         if len(train_dataset) == 0:
             raise DataError("train() needs rows, and there are none")
-        if "input_ids" not in train_dataset.column_names:
+        if isinstance(train_dataset, Dataset) and "input_ids" not in train_dataset.column_names:
             raise CallOrderError(
                 "train() needs tokenized rows", next_step="call prepare_dataset() and pass what it returns"
             )
@@ -234,6 +252,9 @@ class LLMFineTuner:
             precision=self.precision,
             layers=layer_classes(self.peft_model),
         )
+        rows = train_dataset
+        if not isinstance(rows, TokenRows):
+            rows = TokenRows.from_dataset(rows, self.tokenizer.pad_token_id)
         folder = Path(self.output_dir)
         arguments = training_arguments(
             settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
@@ -241,14 +262,21 @@ class LLMFineTuner:
         check = CheckStrategy(self.strategy, self.rank.world_size)
         told = [check, *(callbacks or [SayLoss(self.announce)])]
         check.trainer = trainer = make_trainer(
-            self.peft_model, self.tokenizer, train_dataset, arguments, self.rank, told
+            self.peft_model,
+            self.tokenizer,
+            rows,
+            arguments,
+            self.rank,
+            told,
+            pack_size=min(pack_size, self._longest or pack_size) if pack_size else None,
+            group_by_length=settings.group_by_length,
         )
         with translating_out_of_memory():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
             weights = gather_adapter(self.peft_model)
         self.wrapper = check.wrapper
         if self.rank.is_main:
-            style = self._style or choose_style(self.tokenizer, has_answers=True)
+            style = self._style or usual_style(self.tokenizer)
             save_adapter(self.peft_model, weights, self.tokenizer, folder, style, self.model_name)
 
     def benchmark(
@@ -297,7 +325,7 @@ class LLMFineTuner:
     @property
     def prompt_style(self) -> Style:
         """How prompts are written: as the data was prepared, or as the adapter in output_dir says, or the usual way."""
-        usual = choose_style(self._need_tokenizer("benchmark"), has_answers=True)
+        usual = usual_style(self._need_tokenizer("benchmark"))
         return self._style or saved_style(Path(self.output_dir)) or usual
 
     @contextmanager

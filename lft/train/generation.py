@@ -4,15 +4,14 @@ Work is cut into batches of similar length once, for all ranks; a rank takes eve
 the same batch whatever the number of ranks, so that even rounding is the same.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from datasets import Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from lft.data.chat import Style, adds_special_tokens, render_prompt
-from lft.data.tokenization import begin_tokens
+from lft.data.token_block import begin_tokens
+from lft.data.writing import Style, adds_special_tokens, render_prompt
 from lft.train.batches import PadToLongest
 from lft.train.loss import token_losses
 
@@ -63,9 +62,9 @@ def greedy(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) 
 
 
 @torch.inference_mode()
-def row_losses(model: Any, pad_token_id: int, tokens: Dataset) -> list[tuple[float, int]]:
-    """Summed loss and number of trained tokens of each row of one batch."""
-    batch = PadToLongest(pad_token_id)(tokens.to_list())
+def row_losses(model: Any, pad_token_id: int, tokens: Sequence[Mapping[str, Any]]) -> list[tuple[float, int]]:
+    """Summed loss and number of trained tokens of each row of one batch; rows as in PadToLongest."""
+    batch = PadToLongest(pad_token_id)(tokens)
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     labels = batch.pop("labels")
     losses, rows = token_losses(model(**batch, use_cache=False).logits, labels)

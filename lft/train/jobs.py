@@ -3,27 +3,29 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from math import ceil
+from typing import Any
 
 import torch
-from datasets import Dataset
 
 from lft.core.beat import Heart
-from lft.core.errors import StoppedError
+from lft.core.errors import DataError, StoppedError
 from lft.core.events import EventWriter
+from lft.core.hardware import cpu_cores
 from lft.core.order import STOPPED_EARLY, WorkerOrder
 from lft.core.rank import Rank
 from lft.core.run_dir import Attempt
 from lft.core.settings import Precision
-from lft.data.columns import recognise
-from lft.data.dataset import split_held_out
+from lft.data.audit import Audit, audit_lines, audit_rows, refuse_hopeless
+from lft.data.prepared import Prepared
 from lft.train import benchmark as bench
-from lft.train.batches import rows_seen
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
 from lft.train.progress import Beating, StopTogether, TellProgress
+
+SECONDS_BETWEEN_NOTICES = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,12 +57,8 @@ def train(desk: Desk) -> dict[str, Any]:
     order, settings = desk.order, desk.order.settings
     training = settings.training
     finetuner = _finetuner(desk)
-    desk.enter("reading data")
-    finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
-    rows, held_out = _rows(finetuner, desk)
-    finetuner.announce(f"split      {len(rows):,} rows to train on, {len(held_out):,} held out")
-    desk.enter("tokenizing")
-    tokens, _ = finetuner.prepare_dataset(rows, _columns(desk), settings.data.max_length, loss_on=_loss_on(desk))
+    prepared = _prepared(finetuner, desk)
+    audit = _audit(finetuner, prepared)
     desk.enter("joining the other ranks")
     rendezvous, patience_seconds = Attempt(order.attempt_dir).rendezvous, settings.launch.join_timeout_seconds
     join(desk.rank, order.device, rendezvous, patience_seconds, order.terms())
@@ -76,12 +74,10 @@ def train(desk: Desk) -> dict[str, Any]:
     )
     desk.enter("training")
     global_batch = training.batch_size * order.accumulation * order.world_size
-    counts = finetuner.token_counts
-    assert counts is not None
-    progress = TellProgress(desk.events, tokens_per_step=global_batch * counts.tokens_per_row)
+    progress = TellProgress(desk.events, global_batch)
     stop = StopTogether(desk.stop_asked, order.device)
     finetuner.train(
-        tokens,
+        prepared.training,
         training.num_epochs,
         training.batch_size,
         training.learning_rate,
@@ -89,23 +85,22 @@ def train(desk: Desk) -> dict[str, Any]:
         settings=training,
         callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else []), stop],
         resume_from=order.resume_from,
+        pack_size=prepared.manifest.max_length if settings.data.packing else None,
     )
     leave()
-    return _training_metrics(finetuner, progress, global_batch, desk)
+    return _training_metrics(finetuner, progress, global_batch, audit, desk)
 
 
 def benchmark(desk: Desk) -> dict[str, Any]:
     """Answer this rank's share of the held-out prompts with base and tuned model; rank 0 also scores all of them."""
     order, settings, attempt = desk.order, desk.order.settings, Attempt(desk.order.attempt_dir)
     finetuner = _finetuner(desk)
-    desk.enter("reading data")
-    finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
-    _, held_out = _rows(finetuner, desk)
-    if len(held_out) == 0:
+    prepared = _prepared(finetuner, desk)
+    if len(prepared.held_out) == 0:
         finetuner.announce("benchmark  no row was held out; data.held_out may be a number of rows")
         return {}
-    rules = finetuner.token_rules(held_out, _columns(desk), settings.data.max_length, _loss_on(desk))
-    asked = bench.questions(finetuner, held_out, rules, settings.benchmark.num_prompts)
+    finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
+    asked = bench.questions(finetuner, prepared, settings.benchmark.num_prompts)
     if not asked:
         finetuner.announce("benchmark  no held-out row has a prompt and an answer")
         return {}
@@ -132,22 +127,50 @@ def _finetuner(desk: Desk) -> LLMFineTuner:
     return finetuner
 
 
-def _rows(finetuner: LLMFineTuner, desk: Desk) -> tuple[Dataset, Dataset]:
-    """Training and held-out rows, the same on every rank and in every job."""
-    data = desk.order.settings.data
-    rows = finetuner.load_dataset_from_source(
-        str(data.source), data.config, data.split, data.num_samples, data.data_files
+def _prepared(finetuner: LLMFineTuner, desk: Desk) -> Prepared:
+    """The data, the same on every rank and in every job; made by all ranks and cores together where the cache lacks it."""
+    settings, rank = desk.order.settings, desk.rank
+    desk.enter("preparing data")
+    said = time.monotonic()
+
+    def between(made: int, blocks: int) -> None:
+        nonlocal said
+        desk.check_stop()
+        desk.heart.beat(desk.heart.last.stage)
+        if time.monotonic() - said > SECONDS_BETWEEN_NOTICES:
+            said = time.monotonic()
+            finetuner.announce(f"data       {made:,} of {blocks:,} blocks tokenized")
+
+    return finetuner.prepare_data(
+        settings,
+        processes=max(1, cpu_cores() // rank.local_world_size),
+        between=between,
+        rows_needed=_rows_needed(desk.order),
     )
-    return split_held_out(rows, recognise(rows, _columns(desk)).columns, data.held_out)
 
 
-def _columns(desk: Desk) -> list[str] | None:
-    columns = desk.order.settings.data.text_columns
-    return list(columns) if columns else None
+def _rows_needed(order: WorkerOrder) -> int | None:
+    """How many rows a run of max_steps can use at most, for a source that is streamed."""
+    data, training = order.settings.data, order.settings.training
+    if not data.streaming or training.max_steps is None:
+        return None
+    if data.packing and data.num_samples is None:
+        raise DataError(
+            "how many rows the packs of a streamed source hold is not known before they are read",
+            next_step="say how many rows to read: --set data.num_samples=100000",
+        )
+    rows = training.max_steps * training.batch_size * order.accumulation * order.world_size
+    return ceil(rows / (1 - data.held_out) if data.held_out < 1 else rows + data.held_out)
 
 
-def _loss_on(desk: Desk) -> Literal["completion", "all"]:
-    return "all" if desk.order.settings.data.loss_on == "all" else "completion"
+def _audit(finetuner: LLMFineTuner, prepared: Prepared) -> Audit:
+    """Look at all labels before step 1. Raises DataError where training would be for nothing."""
+    audit = audit_rows(prepared.training, prepared.held_out, prepared.manifest, prepared.source.place)
+    refuse_hopeless(audit)
+    split = f"split      {audit.rows:,} rows to train on, {audit.held_out:,} held out"
+    for line in (*prepared.manifest.words, *audit_lines(audit), split):
+        finetuner.announce(line)
+    return audit
 
 
 def _load_model(finetuner: LLMFineTuner, desk: Desk) -> None:
@@ -167,22 +190,20 @@ def _measured_precision(finetuner: LLMFineTuner, order: WorkerOrder) -> Precisio
     return chosen
 
 
-def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, global_batch: int, desk: Desk) -> dict[str, Any]:
+def _training_metrics(
+    finetuner: LLMFineTuner, progress: TellProgress, global_batch: int, audit: Audit, desk: Desk
+) -> dict[str, Any]:
     """Peak memory from every rank; the rest from rank 0, which speaks for all."""
     metrics: dict[str, Any] = {"peak_memory_bytes": peak_memory_bytes()}
     if not desk.rank.is_main:
         return metrics
-    counts = finetuner.token_counts
-    assert counts is not None
     assert finetuner.peft_model is not None
     trained, total = finetuner.peft_model.get_nb_trainable_parameters()
-    rows = [rows_seen(steps, counts.kept, global_batch) for steps in (progress.first_step, progress.steps)]
-    tokens = (rows[1] - rows[0]) * counts.tokens_per_row
     return metrics | {
         "steps": progress.steps,
         "first_step": progress.first_step,
         "seconds": progress.seconds,
-        "tokens_per_second": tokens / max(progress.seconds, 1e-9),
+        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
         "global_batch_size": global_batch,
         "precision": finetuner.precision,
         "device": desk.order.device,
@@ -191,5 +212,5 @@ def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, global_ba
         "trainable_parameters": trained,
         "parameters": total,
         "losses": progress.losses,
-        "data": {"rows": counts.rows, "kept": counts.kept, "cut": counts.cut, "dropped": counts.dropped},
+        "data": audit.to_json(),
     }

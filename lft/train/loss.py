@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from lft.data.tokenization import IGNORED
+from lft.data.shard_format import IGNORED
 
 
 def predicting_positions(labels: torch.Tensor) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Loading a base model and its tokenizer, in the right number type and on the right device."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from lft.core.errors import PreflightError
 from lft.core.paths import looks_local, missing_path
 from lft.core.precision import Device, choose_precision
-from lft.core.settings import Precision, Strategy
+from lft.core.settings import ModelSettings, Precision, Strategy
 from lft.data.cache import usable_cache
 from lft.train.gguf import converted_folder
 
@@ -54,6 +55,20 @@ def longest_sequence(resolved: str, **options: Any) -> int | None:
     """The most tokens the model has positions for; None where it has no such bound. Raises PreflightError."""
     positions = getattr(_had(AutoConfig.from_pretrained, "model", resolved, **options), "max_position_embeddings", None)
     return positions if isinstance(positions, int) and positions > 0 else None
+
+
+def tokenizer_loader(
+    model: ModelSettings, announce: Callable[[str], None]
+) -> Callable[[], tuple[PreTrainedTokenizerBase, int | None]]:
+    """How to get a model's tokenizer and number of positions; nothing is loaded before it is called, or twice."""
+
+    @cache
+    def load() -> tuple[PreTrainedTokenizerBase, int | None]:
+        options = {"revision": model.revision, "trust_remote_code": model.trust_remote_code}
+        resolved = resolve_model(model.name, announce)
+        return load_tokenizer(resolved, **options), longest_sequence(resolved, **options)
+
+    return load
 
 
 def base_precision(resolved: str, precision: Precision | None, device: Device, **options: Any) -> tuple[Precision, str]:

@@ -11,6 +11,7 @@ from lft.core.errors import StoppedError
 from lft.core.events import EventWriter
 from lft.core.precision import Device
 from lft.train.process_group import agree
+from lft.train.sampling import items_seen
 
 SECONDS_BETWEEN_STEP_EVENTS = 0.5
 
@@ -41,8 +42,10 @@ class Beating(TrainerCallback):
 class TellProgress(TrainerCallback):
     """Writes total, step, log and saved events, and keeps what the report needs. For rank 0."""
 
-    def __init__(self, events: EventWriter, tokens_per_step: float) -> None:
-        self.events, self.tokens_per_step = events, tokens_per_step
+    def __init__(self, events: EventWriter, global_batch: int) -> None:
+        self.events, self.global_batch = events, global_batch
+        self.tokens_per_item = 0.0
+        self.items = 0
         self.losses: list[dict[str, float]] = []
         self.steps = self.first_step = 0
         self.seconds = 0.0
@@ -52,11 +55,19 @@ class TellProgress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say how many steps there will be; a resumed run has done some of them, whose losses are in its checkpoint."""
+        items = kwargs["train_dataloader"].dataset  # rows, or packs
+        self.items, self.tokens_per_item = len(items), float(items.lengths.mean())
         self._started = time.monotonic()
         self.steps = self.first_step = state.global_step
         keys = ("step", "loss", "learning_rate")
         self.losses = [{key: entry[key] for key in keys} for entry in state.log_history if "loss" in entry]
-        self.events.write("total", steps=state.max_steps, tokens_per_step=self.tokens_per_step)
+        self.events.write("total", steps=state.max_steps, tokens_per_step=self.global_batch * self.tokens_per_item)
+
+    @property
+    def tokens(self) -> float:
+        """About how many tokens this attempt has trained."""
+        first, last = (items_seen(step, self.items, self.global_batch) for step in (self.first_step, self.steps))
+        return (last - first) * self.tokens_per_item
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say which step is done, not more often than anyone looks."""

@@ -5,37 +5,51 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from peft import PeftModel
 from torch.utils.data import DataLoader
-from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import PrinterCallback
 
 from lft.core.precision import Device
 from lft.core.rank import Rank
 from lft.core.settings import Precision, TrainingSettings
+from lft.data.packing import PackedRows, pack
+from lft.data.token_rows import TokenRows
 from lft.train.adapter import gather_adapter, write_adapter
-from lft.train.batches import PadToLongest, RankBatchSampler
+from lft.train.batches import PackRows, PadToLongest
 from lft.train.checkpoint import complete, make_room
+from lft.train.isolation import assert_isolated
 from lft.train.loss import global_batch_loss
+from lft.train.sampling import RankBatchSampler
 from lft.train.strategy import fsdp_precision, is_spread
 
 
 class LoraTrainer(Trainer):
     """A Trainer whose batches follow lft's order and whose checkpoints hold the whole adapter, under every strategy."""
 
-    def __init__(self, rank: Rank, tokens: Dataset, **options: Any) -> None:
-        super().__init__(train_dataset=tokens, **options)
-        self.rank, self.tokens = rank, tokens
+    def __init__(self, rank: Rank, items: TokenRows | PackedRows, *, group_by_length: bool, **options: Any) -> None:
+        super().__init__(train_dataset=items, **options)
+        self.rank, self.items, self.group_by_length = rank, items, group_by_length
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This rank's micro-batches. Not handed to accelerate, which would shard them once more.
 
-        A resumed run starts in the middle of an epoch: there accelerate's skip_first_batches drops lists of row numbers
-        from the sampler; no row of a skipped batch is read.
+        A resumed run starts in the middle of an epoch: there accelerate's skip_first_batches drops lists of item numbers
+        from the sampler, those before the cursor; no item of a skipped batch is read.
         """
-        sampler = RankBatchSampler(len(self.tokens), self.args.per_device_train_batch_size, self.rank, self.args.seed)
-        return EpochLoader(self.tokens, batch_sampler=sampler, collate_fn=self.data_collator)
+        micro_batch = self.args.per_device_train_batch_size
+        global_batch = micro_batch * self.args.gradient_accumulation_steps * self.rank.world_size
+        group = global_batch if self.group_by_length else 0
+        sampler = RankBatchSampler(self.items.lengths, micro_batch, self.rank, self.args.seed, group)
+        return EpochLoader(self.items, batch_sampler=sampler, collate_fn=self.data_collator)  # type: ignore[arg-type]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write adapter and tokenizer. All ranks gather, rank 0 writes; the Trainer would gather the frozen base too."""
@@ -59,6 +73,22 @@ class LoraTrainer(Trainer):
         make_room(folder, is_main=self.rank.is_main)
         super()._save_checkpoint(model, trial)
         complete(folder, self.state.global_step, is_main=self.rank.is_main)
+
+
+class CheckIsolation(TrainerCallback):
+    """Stops before the first step where the rows of a pack would see each other."""
+
+    def __init__(self, trainer: LoraTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure it on the wrapped model, as it will train. Raises PreflightError."""
+        assert isinstance(self.trainer.model, PeftModel)
+        base = self.trainer.model.get_base_model()
+        assert isinstance(base, PreTrainedModel)
+        assert_isolated(self.trainer.model_wrapped, base, args.device)
 
 
 class EpochLoader(DataLoader[Any]):
@@ -131,21 +161,32 @@ def can_select_logits(model: PeftModel) -> bool:
 def make_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    tokens: Dataset,
+    rows: TokenRows,
     arguments: TrainingArguments,
     rank: Rank,
     callbacks: Sequence[TrainerCallback],
+    *,
+    pack_size: int | None = None,
+    group_by_length: bool = True,
 ) -> LoraTrainer:
-    """A trainer for `tokens` (columns input_ids and labels); it prints nothing, callbacks say what happens."""
+    """A trainer for `rows`, or for packs of them of at most `pack_size` tokens, which the batch sizes then count.
+
+    It prints nothing, callbacks say what happens.
+    """
+    items = PackedRows(rows, pack(rows.lengths, pack_size, arguments.seed)) if pack_size else rows
+    collate = PackRows if pack_size else PadToLongest
     trainer = LoraTrainer(
         rank,
-        tokens,
+        items,
+        group_by_length=group_by_length and not pack_size,
         model=model,
         args=arguments,
-        data_collator=PadToLongest(int(tokenizer.pad_token_id), selects_logits=can_select_logits(model)),
+        data_collator=collate(int(tokenizer.pad_token_id), selects_logits=can_select_logits(model)),
         compute_loss_func=global_batch_loss,
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
+    if pack_size:
+        trainer.add_callback(CheckIsolation(trainer))
     return trainer

@@ -1,0 +1,97 @@
+"""The spool: files that cannot be cut are written out once, in the cache, as files that can.
+
+Gzipped files are unpacked; .json and .csv become numbered lines (unpack.py). One of the processes that share the cache does
+it, under a POSIX lock, and the others wait. The lock ends with the process, so that another one takes over what a killed one
+left half done.
+"""
+
+import fcntl
+import gzip
+import os
+import shutil
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+import xxhash
+
+from lft.core.errors import DataError
+from lft.core.files import aside
+from lft.core.paths import data_kind, is_zipped
+from lft.data.identity import file_identity
+from lft.data.unpack import unpack_csv, unpack_json
+
+VERSION = 1
+"""Raise it when the same file would be written out otherwise."""
+POLL_SECONDS = 0.05
+
+Write = Callable[[Path], None]
+Unpack = Callable[[IO[bytes], IO[bytes]], None]
+
+
+def spooled(path: Path, cache: Path) -> Path:
+    """The spool of a data file, written now if it is not there yet. Raises DataError where `path` cannot be read."""
+    kind = data_kind(path)
+    suffix = ".lines" if kind in _UNPACK else kind
+    return spool(cache, [kind, is_zipped(path), *file_identity(path)], suffix, _writer(path))
+
+
+def spool(cache: Path, identity: list[object], suffix: str, write: Write) -> Path:
+    """A file in the cache named by `identity`; `write` makes it where no process has done so."""
+    folder = cache / "spool" / xxhash.xxh3_128_hexdigest(repr([VERSION, *identity]).encode())
+    made = folder / f"rows{suffix}"
+    if not made.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with _claimed(folder / "lock"):
+            if not made.exists():
+                with aside(made) as temporary:
+                    write(temporary)
+    return made
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process; wait for whoever has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        while True:
+            try:
+                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except (BlockingIOError, PermissionError):
+                time.sleep(POLL_SECONDS)
+        for left in path.parent.glob(".rows-*"):  # of a process that was killed, since nobody else holds the lock
+            left.unlink(missing_ok=True)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _writer(path: Path) -> Write:
+    unpack: Unpack = _UNPACK.get(data_kind(path), shutil.copyfileobj)
+    open_packed: Callable[[Path], IO[bytes]] = _open_zipped if is_zipped(path) else _open_plain
+
+    def write(target: Path) -> None:
+        try:
+            with open_packed(path) as packed, target.open("wb") as plain:
+                unpack(packed, plain)
+        except DataError as error:
+            raise DataError(f"{path}{error.message}", next_step=error.next_step) from None
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path}  cannot be read: {error}") from None
+
+    return write
+
+
+def _open_plain(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _open_zipped(path: Path) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path))
+
+
+_UNPACK: dict[str, Unpack] = {".json": unpack_json, ".csv": unpack_csv}
