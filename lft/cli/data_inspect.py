@@ -95,6 +95,8 @@ def document(prepared: Prepared, audit: Audit, samples: list[tuple[str, list[Pie
     """All of it, for programs."""
     return {
         "cache": str(prepared.folder),
+        "rows": prepared.manifest.rows,
+        "kept": prepared.manifest.kept,
         "written": list(prepared.manifest.words),
         "audit": audit.to_json(),
         "findings": [finding._asdict() for finding in findings(audit)],

@@ -28,7 +28,7 @@ def in_the_cache(training: SomeRows) -> SimpleNamespace:
         training=training,
         held_out=SomeRows(row(number) for number in (900, 901)),
         folder=Path("cache/tokens/key"),
-        manifest=SimpleNamespace(rows=27, words=("columns    {a} -> {b}",), **vars(SomeCounts())),
+        manifest=SimpleNamespace(rows=27, kept=27, words=("columns    {a} -> {b}",), **vars(SomeCounts())),
         source=SimpleNamespace(place=lambda _file, where: f"rows.jsonl:{where}"),
     )
 
