@@ -36,7 +36,7 @@ def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], shown: int
     pad_is_end = tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id
     place = prepared.source.place
     audit = audit_rows(prepared.training, prepared.held_out, prepared.manifest, place, pad_is_end=pad_is_end)
-    samples = list(sample_rows(prepared, shown, tokenizer.decode))
+    samples = list(sample_rows(prepared, shown, lambda ids: str(tokenizer.decode(ids))))
     if as_json:
         click.echo(json.dumps(document(prepared, audit, samples), indent=1))
     else:

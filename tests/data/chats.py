@@ -1,4 +1,4 @@
-"""What the tests of writing and tokenizing share: templates in the manner of the families, and small tokenizers of two kinds."""
+"""What the tests of writing and tokenizing share: templates in the manner of the families, small tokenizers of two kinds."""
 
 from typing import Any
 

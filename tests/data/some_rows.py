@@ -53,4 +53,4 @@ class SomeCounts:
 
     empty: int = 0
     bad: Sequence[tuple[int, int, str]] = field(default=())
-    masked: Sequence[tuple[int, int]] = field(default=())
+    masked: int = 0

@@ -46,7 +46,7 @@ def test_rows_as_they_should_be_raise_no_finding_and_are_told_in_one_line() -> N
     ("rows", "counts", "advice"),
     [
         ([row(number, answered=0, flags=MASKED) for number in range(50)], {}, "max_length"),
-        ([], {"masked": [(0, 1), (0, 2)]}, "max_length"),
+        ([], {"masked": 2}, "max_length"),
         ([], {"empty": 4}, "text_columns"),
     ],
     ids=["labels all ignored", "all rows left out", "no rows"],

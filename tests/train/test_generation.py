@@ -5,12 +5,11 @@ import math
 
 import pytest
 import torch
-from datasets import Dataset
-from lft.data.tokenization import tokenize_rows
 from rouge_score.rouge_scorer import RougeScorer
-from tests.data.test_tokenization import rules_for
 from transformers import AutoModelForCausalLM
 
+from lft.data.example import Example
+from lft.data.token_block import Tokenization, TokenRules
 from lft.train.generation import generate_answers, greedy, length_batches, prompt_tokens, row_losses
 from lft.train.model import load_tokenizer
 from lft.train.rouge import mean_scores, rouge_scores
@@ -48,7 +47,10 @@ def test_batches_hold_similar_lengths_and_every_row_once_the_longest_first() -> 
 
 def test_row_losses_are_those_of_the_model_itself(tiny_models: TinyModels) -> None:
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_models.gpt2), load_tokenizer(str(tiny_models.gpt2))
-    tokens = Dataset(tokenize_rows(ROWS, tokenizer, rules_for(tokenizer)))  # type: ignore[arg-type]
+    examples = [Example(("user", "assistant"), (row["prompt"], row["completion"]), 1) for row in ROWS]
+    rules = TokenRules("prompt and completion", "pair", 256)
+    batch, _ = Tokenization(tokenizer, rules).block((0, where, example) for where, example in enumerate(examples))
+    tokens = batch.select(["input_ids", "labels"]).to_pylist()
     for row, (loss, count) in zip(tokens, row_losses(model, 0, tokens), strict=True):
         labels = torch.tensor([row["labels"]])
         alone = float(model(input_ids=torch.tensor([row["input_ids"]]), labels=labels).loss.detach())
