@@ -63,7 +63,7 @@ def plan_lines(
         ("ranks", f"{counted(topology.ranks, 'rank')} on {devices}, {threads} each", topology.reason),
         ("strategy", strategy + over + memory, RANK_HOLDS[strategy] + instead + why),
         ("precision", precision[0] or "auto", precision[1]),
-        ("batch", batch[0].describe(), batch[1]),
+        ("batch", batch[0].describe(packing=settings.data.packing), batch[1]),
         *_steps(settings, batch[0], rows),
         ("adapter", adapter, ""),
         ("data", str(settings.data.source), _held_out(settings)),
@@ -77,7 +77,10 @@ def plan_lines(
 
 
 def _steps(settings: RunSettings, batch: Batch, rows: int | None) -> tuple[tuple[str, str, str], ...]:
-    """The estimated steps of the run, where they are not asked for and the rows were counted."""
+    """The estimated steps of the run, where they are not asked for and the rows were counted.
+
+    How many rows a pack holds is not known before they are tokenized: with packing, there are at most so many steps.
+    """
     training, held_out = settings.training, settings.data.held_out
     if rows is None or training.max_steps is not None:
         return ()
@@ -87,6 +90,8 @@ def _steps(settings: RunSettings, batch: Batch, rows: int | None) -> tuple[tuple
     reason = (
         f"{counted(rows, 'line')} of data, about {trained:,} of them trained, {epochs}; rows may be left out or cut"
     )
+    if settings.data.packing:
+        return (("steps", f"at most {steps:,}", f"{reason}, and several make a pack"),)
     return (("steps", f"about {steps:,}", reason),)
 
 
