@@ -54,7 +54,9 @@ def mistral(window: int) -> PreTrainedModel:
         sliding_window=window,
         initializer_range=0.2,
     )
-    return MistralForCausalLM(config).eval()
+    model = MistralForCausalLM(config)
+    model.eval()
+    return model
 
 
 @pytest.fixture(params=["gpt2", "llama", "mistral"])
