@@ -11,7 +11,7 @@ DEFAULT_ACCUMULATION = 4
 
 
 class Batch(BaseModel):
-    """global_batch = micro_batch x accumulation x world_size, all in rows."""
+    """global_batch = micro_batch x accumulation x world_size, in rows, or with data.packing in packs."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -21,17 +21,18 @@ class Batch(BaseModel):
 
     @property
     def global_batch(self) -> int:
-        """Rows per step over all ranks."""
+        """Rows or packs per step over all ranks."""
         return self.micro_batch * self.accumulation * self.world_size
 
-    def describe(self) -> str:
+    def describe(self, *, packing: bool = False) -> str:
         """The identity, for people."""
+        unit = "pack" if packing else "row"
         ranks = counted(self.world_size, "rank")
-        return f"{self.global_batch} = {self.micro_batch} rows x {self.accumulation} accumulation x {ranks}"
+        return f"{self.global_batch} = {counted(self.micro_batch, unit)} x {self.accumulation} accumulation x {ranks}"
 
 
 def wanted_global_batch(training: TrainingSettings, asked_ranks: int) -> int:
-    """Rows per step, before they are made to divide: asked for, or the default."""
+    """Rows or packs per step, before they are made to divide: asked for, or the default."""
     return training.global_batch_size or training.batch_size * DEFAULT_ACCUMULATION * asked_ranks
 
 

@@ -68,7 +68,7 @@ def plan_lines(
         ("ranks", f"{counted(topology.ranks, 'rank')} on {devices}, {threads} each", topology.reason),
         ("strategy", strategy + over + memory, RANK_HOLDS[strategy] + instead + why),
         ("precision", precision[0] or "auto", precision[1]),
-        ("batch", batch[0].describe(), batch[1]),
+        ("batch", batch[0].describe(packing=settings.data.packing), batch[1]),
         *_steps(settings, batch[0], rows),
         ("adapter", adapter, ""),
         ("data", _sources(settings), _data(settings, rows)),
@@ -91,13 +91,13 @@ def _steps(settings: RunSettings, batch: Batch, rows: Rows) -> tuple[tuple[str, 
         steps = -(-rows.items // batch.global_batch) * training.num_epochs
         packs = f" in {counted(rows.items, 'pack')}" if settings.data.packing else ""
         return (("steps", f"{steps:,}", f"{counted(rows.training, 'row')}{packs}, {epochs}"),)
-    if settings.data.packing:
-        return (("steps", "not known yet", f"{counted(rows, 'line')} of data; lft data prepare tells how many packs"),)
     trained = max(1, round(rows * (1 - held_out) if held_out < 1 else rows - held_out))
     steps = -(-trained // batch.global_batch) * training.num_epochs
     reason = (
         f"{counted(rows, 'line')} of data, about {trained:,} of them trained, {epochs}; rows may be left out or cut"
     )
+    if settings.data.packing:
+        return (("steps", f"at most {steps:,}", f"{reason}, and several make a pack; lft data prepare tells how many"),)
     return (("steps", f"about {steps:,}", reason),)
 
 

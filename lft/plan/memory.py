@@ -2,7 +2,8 @@
 
 The activations are counted as Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1) count them, operation by operation,
 adapted to frozen weights: a frozen linear layer keeps no input for its gradient, an adapted one does. A test compares them
-with what autograd really saves. Rows are taken to be max_length long: the worst case.
+with what autograd really saves. Rows are taken to be max_length long: the worst case, and with data.packing,
+where the batch counts packs of max_length tokens, the usual one.
 """
 
 from typing import Literal

@@ -237,10 +237,7 @@ class LLMFineTuner:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")
         if len(train_dataset) == 0:
             raise DataError("train() needs rows, and there are none")
-        if isinstance(train_dataset, Dataset) and "input_ids" not in train_dataset.column_names:
-            raise CallOrderError(
-                "train() needs tokenized rows", next_step="call prepare_dataset() and pass what it returns"
-            )
+        rows = _token_rows(train_dataset, self.tokenizer)
         asked = {"num_epochs": num_epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         settings = TrainingSettings.model_validate(settings.model_dump() | asked)
         check_order(self.strategy, self.rank.world_size, self.deepspeed, settings, gradient_accumulation_steps)
@@ -252,9 +249,6 @@ class LLMFineTuner:
             precision=self.precision,
             layers=layer_classes(self.peft_model),
         )
-        rows = train_dataset
-        if not isinstance(rows, TokenRows):
-            rows = TokenRows.from_dataset(rows, self.tokenizer.pad_token_id)
         folder = Path(self.output_dir)
         arguments = training_arguments(
             settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
@@ -353,3 +347,13 @@ class LLMFineTuner:
         if self.model is None:
             raise CallOrderError(f"{method}() needs the model", next_step="call load_model() first")
         return self.model
+
+
+def _token_rows(rows: Dataset | TokenRows, tokenizer: PreTrainedTokenizerBase) -> TokenRows:
+    if isinstance(rows, TokenRows):
+        return rows
+    if "input_ids" not in rows.column_names:
+        raise CallOrderError(
+            "train() needs tokenized rows", next_step="call prepare_dataset() and pass what it returns"
+        )
+    return TokenRows.from_dataset(rows, tokenizer.pad_token_id)

@@ -178,6 +178,7 @@ def test_each_launcher_that_can_start_the_ranks_has_its_command() -> None:
         ({}, 1100, "about 99"),  # 1,045 rows in 33 batches of 32, 3 epochs
         ({"data": {"source": "a/b", "held_out": 100}}, 1100, "about 96"),
         ({"training": {"num_epochs": 1, "global_batch_size": 8}}, 1, "about 1"),
+        ({"data": {"source": "a/b", "packing": True}}, 1100, "at most 99"),
         ({"training": {"max_steps": 7}}, 1100, None),
         ({}, None, None),
     ],
@@ -187,6 +188,8 @@ def test_steps_are_estimated_where_rows_were_counted(
 ) -> None:
     found = {choice.name: choice.value for choice in make_plan(settings(**sections), machine(), rows=rows).choices}
     assert found.get("steps") == expected
+    unit = "packs" if sections.get("data", {}).get("packing") else "rows"
+    assert f" = 4 {unit} x " in found["batch"] or "training" in sections
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,9 @@ def test_packs_begin_their_positions_again_for_each_row_and_predict_nothing_acro
     whole = [{"input_ids": [1, 2], "labels": [1, 2]}] * 2
     assert PackRows(9)([whole])["labels"].tolist() == [[-100, 2, -100, 2]]
     ones = PackRows(9)([[{"input_ids": [7], "labels": [7]}] * 2, [{"input_ids": [7], "labels": [7]}]])
-    assert find_packed_sequence_indices(ones["position_ids"]).tolist() == [[0, 1], [0, 1]]
+    rows = find_packed_sequence_indices(ones["position_ids"])
+    assert rows is not None
+    assert rows.tolist() == [[0, 1], [0, 1]]
     assert PackRows(9)([])["labels"].tolist() == [[-100]]
     assert "attention_mask" not in batch
 
