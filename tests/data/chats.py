@@ -1,4 +1,4 @@
-"""What the tests of writing and tokenizing share: templates in the manner of the families, and small tokenizers of two kinds."""
+"""For the tests of writing and tokenizing: templates in the manner of the families, and small tokenizers of two kinds."""
 
 from typing import Any
 

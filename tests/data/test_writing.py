@@ -50,7 +50,7 @@ AWKWARD = (
     ),
 )
 TEXTS = st.lists(
-    st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(exclude_categories=("Cs",)), max_size=8)), max_size=5
+    st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(exclude_categories=["Cs"]), max_size=8)), max_size=5
 ).map("".join)
 ROLES = st.tuples(st.booleans(), st.integers(1, 3)).map(
     lambda drawn: (("system",) if drawn[0] else ()) + ("user", "assistant") * drawn[1]
