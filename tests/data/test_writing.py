@@ -193,6 +193,12 @@ def test_an_answer_that_repeats_its_question_is_found_where_it_stands() -> None:
     assert [piece.text for piece in written.pieces] == ["USER: same\nASSISTANT: ", "same</s>"]
 
 
+def test_an_empty_answer_before_the_last_hides_no_other() -> None:
+    example = chat("a", "", "b", "c")
+    assert "".join(trained(writing(ENDLESS), example)) == "c</s>"
+    assert trained(writing(HEADERS), example) == ["<|eot_id|>", "c<|eot_id|>"]
+
+
 @pytest.mark.parametrize("call", ['strftime_now("%d %b %Y")', "strftime_now( '%d %b %Y' )", "strftime_now(format)"])
 def test_a_template_that_prints_the_date_always_prints_the_same(call: str, monkeypatch: pytest.MonkeyPatch) -> None:
     template = "{% set format = '%d %b %Y' %}{{ " + call + " }}" + HEADERS
