@@ -9,6 +9,7 @@ import fcntl
 import os
 import shutil
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,8 +41,17 @@ class Entry:
         return f"{self.folder.parent.name}/{self.folder.name}"
 
 
-def hold(folder: Path) -> BinaryIO | None:
-    """Keep an existing folder from being freed until the file returned is closed, or this process ends; it is used now.
+class Hold:
+    """Keeps a folder from being freed until it is closed, or forgotten, or this process ends."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        # a descriptor of its own, since a forgotten stream would be warned of
+        self.close = weakref.finalize(self, os.close, os.dup(stream.fileno()))
+        stream.close()
+
+
+def hold(folder: Path) -> Hold | None:
+    """Keep an existing folder from being freed; it is used now.
 
     None where the cache cannot be written, and so not be freed by us either. Raises FileNotFoundError for a folder that is
     not there, also for one that was freed just now.
@@ -59,7 +69,7 @@ def hold(folder: Path) -> BinaryIO | None:
         stream.close()
         raise FileNotFoundError(f"{folder} was freed")
     os.utime(marker)
-    return stream
+    return Hold(stream)
 
 
 def entries(cache: Path) -> list[Entry]:

@@ -138,12 +138,16 @@ def _make(
     work: Work,
 ) -> Manifest:
     """Tokenize all blocks that are missing, together with the other ranks."""
+    blocks = source.blocks
+    missing = sum(not shard_path(folder, index).exists() for index in range(len(blocks)))
+    extra = max(0, min(work.processes, missing) - 1)
+    if extra:
+        tokenize_serially()  # before the first text: threads that are there already would be missing in forked processes
     tokenizer, positions = load()
     chosen = choose_writing(tokenizer, _examples(source, row_format), template)
     max_length = min(data.max_length, positions or data.max_length)
     rules = TokenRules(repr(row_format), chosen.style, max_length, data.loss_on, chosen.chat_template)
     tokenization = Tokenization(tokenizer, rules, work.announce)
-    blocks = source.blocks
 
     def make(index: int) -> tuple["pa.RecordBatch", BlockCounts]:
         batch, counts = tokenization.block(_read(source, blocks[index], row_format))
@@ -151,17 +155,12 @@ def _make(
             raise _refusal(source, row_format, counts.bad)
         return batch, replace(counts, digest=source.digest(blocks[index]))
 
-    missing = sum(not shard_path(folder, index).exists() for index in range(len(blocks)))
-    extra = min(work.processes, missing) - 1
-    if extra > 0:
-        tokenize_serially()
-
     def lend_a_hand(number: int) -> None:
         helping = replace(work.rank, rank=work.rank.rank + (number + 1) * work.rank.world_size, world_size=ranks)
         make_shards(folder, len(blocks), make, helping, lambda _: None)
 
-    ranks = work.rank.world_size * (1 + max(extra, 0))
-    with forked(max(extra, 0), lend_a_hand):
+    ranks = work.rank.world_size * (1 + extra)
+    with forked(extra, lend_a_hand):
         make_shards(
             folder,
             len(blocks),

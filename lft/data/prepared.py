@@ -1,13 +1,16 @@
 """Prepared data, opened: rows as tokens, memory-mapped, split into training and held-out ones."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lft.core.settings import DataSettings
+from lft.data.audit import Audit, audit_lines, audit_rows, refuse_hopeless
+from lft.data.cache_entry import Hold
 from lft.data.example import Example
 from lft.data.formats import RowFormat
 from lft.data.manifest import Manifest
@@ -15,6 +18,9 @@ from lft.data.shards import map_shards, shard_path
 from lft.data.source import Source
 from lft.data.split import Indices, split, weighted
 from lft.data.token_rows import TokenRows
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -26,8 +32,8 @@ class Prepared:
     source: Source
     format: RowFormat
     data: DataSettings
-    held: BinaryIO | None
-    """Open as long as the folder must not be freed."""
+    held: Hold | None
+    """Keeps the folder from being freed."""
 
     @cached_property
     def rows(self) -> TokenRows:
@@ -46,10 +52,15 @@ class Prepared:
         """The rows kept out of training. Raises DataError where there are no others."""
         return self.rows.take(self._sides[1])
 
-    @property
-    def shards(self) -> list[Path]:
-        """The files the rows are in, in order."""
-        return [shard_path(self.folder, index) for index in range(self.manifest.blocks)]
+    def dataset(self) -> "Dataset":
+        """The rows with something to train, held out or not, as a memory-mapped data set of input_ids and labels."""
+        from datasets import Dataset, concatenate_datasets
+
+        shards = [shard_path(self.folder, index) for index in range(self.manifest.blocks)]
+        rows = concatenate_datasets([Dataset.from_file(str(shard)) for shard in shards])
+        if self.manifest.masked:
+            rows = rows.select(np.flatnonzero(self.rows.column("trained") > 0))
+        return rows.select_columns(["input_ids", "labels"])
 
     @cached_property
     def _sides(self) -> tuple[Indices, Indices]:
@@ -76,3 +87,13 @@ class Prepared:
                 if where >= last:
                     break
         return [found[place] for place in places]
+
+
+def audit_prepared(prepared: Prepared, announce: Callable[[str], None]) -> Audit:
+    """Look at all labels before step 1, and say what was seen. Raises DataError where training would be for nothing."""
+    audit = audit_rows(prepared.training, prepared.held_out, prepared.manifest, prepared.source.place)
+    refuse_hopeless(audit)
+    split = f"split      {audit.rows:,} rows to train on, {audit.held_out:,} held out"
+    for line in (*prepared.manifest.words, *audit_lines(audit), split):
+        announce(line)
+    return audit

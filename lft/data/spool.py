@@ -14,14 +14,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import IO, cast
 
 import xxhash
 
 from lft.core.errors import DataError
 from lft.core.files import aside
 from lft.core.paths import data_kind, is_zipped
-from lft.data.cache_entry import hold
+from lft.data.cache_entry import Hold, hold
 from lft.data.identity import file_identity
 from lft.data.unpack import unpack_csv, unpack_json
 
@@ -61,7 +61,7 @@ def spool(cache: Path, identity: list[object], suffix: str, write: Write) -> Pat
     return made
 
 
-_in_use: dict[Path, BinaryIO | None] = {}
+_in_use: dict[Path, Hold | None] = {}
 
 
 def _made(cache: Path, identity: list[object], suffix: str) -> Path:

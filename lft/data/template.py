@@ -132,11 +132,11 @@ class ChatTemplate:
                 if _shows(shown, content):
                     end = self._end(text, stop, alone_tail.rstrip())
                     return Span(turn, start, stop + len(end)), end
-        elif start is not None:  # calls of tools, parts of several kinds
+        elif start is not None:  # no text, calls of tools, parts of several kinds
             through = self.render(messages[: turn + 1], tools).rstrip()
-            if text.startswith(through) and len(through) > start:
+            if text.startswith(through) and (len(through) > start or not content):
                 end = next((token for token in self.special if through.endswith(token)), "")
-                return Span(turn, start, len(through)), end
+                return Span(turn, start, max(start, len(through))), end
         raise _unseen(turn)
 
     def _ask(self, messages: Sequence[Message], tools: list[Any] | None) -> str | None:

@@ -96,7 +96,7 @@ class Tokenization:
     ) -> None:
         self._rules, self._announce = rules, announce
         self._writing = Writing(tokenizer, rules.style, rules.loss_on, rules.chat_template)
-        self._encoder = Encoder(tokenizer)
+        self._encoder = Encoder(tokenizer, announce)
         self._begin = begin_tokens(tokenizer) if adds_special_tokens(rules.style) else []
         self._bos, self._bos_id = str(tokenizer.bos_token or ""), tokenizer.bos_token_id
         self._plans: dict[int, _Plan] = {}
@@ -332,9 +332,10 @@ def _hashes(example: Example) -> tuple[int, int]:
 
 def _hash(example: Example, turns: int) -> int:
     roles, contents = example.roles[:turns], example.contents[:turns]
-    whole: tuple[Any, ...] = (example.messages and example.messages[:turns], example.tools)
     # lengths in front make one text of many without doubt where each ends
-    head = f"{roles}{[*map(len, contents)]}{whole if any(whole) else ''}"
+    head = f"{roles}{[*map(len, contents)]}"
+    if example.messages is not None or example.tools is not None:
+        head += repr((example.messages and example.messages[:turns], example.tools))
     try:
         return int(xxhash.xxh3_64_intdigest("".join((head, *contents)).encode()))
     except UnicodeEncodeError as error:

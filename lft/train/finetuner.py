@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
@@ -20,13 +20,13 @@ from lft.data.formats import text_columns
 from lft.data.load import load_rows
 from lft.data.manifest import Manifest
 from lft.data.prepare import Work, prepare, prepare_source
-from lft.data.prepared import Prepared
+from lft.data.prepared import Prepared, audit_prepared
 from lft.data.sources import dataset_source
 from lft.data.token_rows import TokenRows
 from lft.data.writing import Style, usual_style
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
-from lft.train.generation import generate_answers, length_batches, prompt_tokens
+from lft.train.generation import answer_all, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
 from lft.train.memory import translating_out_of_memory
 from lft.train.model import (
@@ -85,8 +85,7 @@ class LLMFineTuner:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
         self._resolved_name = resolve_model(self.model_name, self.announce)
         self.tokenizer = load_tokenizer(self._resolved_name, **options)
-        if self._chat_template is not None:
-            self.tokenizer.chat_template = self._chat_template
+        self.tokenizer.chat_template = self._chat_template or self.tokenizer.chat_template
         self._longest = longest_sequence(self._resolved_name, **options)
 
     def load_model(
@@ -151,8 +150,8 @@ class LLMFineTuner:
         work = Work(rank=self.rank, announce=self.announce)
         prepared = prepare_source(dataset_source(dataset), data, digest, lambda: (tokenizer, self._longest), work)
         self._write_as(prepared.manifest)
-        shards = [Dataset.from_file(str(path)) for path in prepared.shards]
-        return concatenate_datasets(shards).select_columns(["input_ids", "labels"]), list(prepared.manifest.columns)
+        audit_prepared(prepared, self.announce)
+        return prepared.dataset(), list(prepared.manifest.columns)
 
     def prepare_data(
         self,
@@ -183,8 +182,8 @@ class LLMFineTuner:
     def _write_as(self, manifest: Manifest) -> None:
         """From now on prompts are written as the data was."""
         self._style, self._chat_template = manifest.style, manifest.chat_template
-        if self.tokenizer is not None and self._chat_template is not None:
-            self.tokenizer.chat_template = self._chat_template
+        if self.tokenizer is not None:
+            self.tokenizer.chat_template = self._chat_template or self.tokenizer.chat_template
 
     def get_target_modules(self) -> list[str] | str:
         """The attention layers of the model's family, checked against its real layers, or "all-linear"."""
@@ -298,12 +297,8 @@ class LLMFineTuner:
                 f"benchmark  {without} prompts have no reference; their answers are compared with the prompt itself"
             )
         tokens = prompt_tokens(tokenizer, self.prompt_style, [prompt for prompt, _ in pairs])
-        answers = [""] * len(pairs)
         with translating_out_of_memory(), self.measuring(use_finetuned=use_finetuned) as measured:
-            for batch in length_batches([len(ids) for ids in tokens], batch_size):
-                texts = generate_answers(measured, tokenizer, [tokens[index] for index in batch], max_new_tokens)
-                for index, text in zip(batch, texts, strict=True):
-                    answers[index] = text
+            answers = answer_all(measured, tokenizer, tokens, max_new_tokens, batch_size)
         return mean_scores(rouge_scores(answers, [reference for _, reference in pairs]))
 
     def upload_to_huggingface(
@@ -353,7 +348,5 @@ def _token_rows(rows: Dataset | TokenRows, tokenizer: PreTrainedTokenizerBase) -
     if isinstance(rows, TokenRows):
         return rows
     if "input_ids" not in rows.column_names:
-        raise CallOrderError(
-            "train() needs tokenized rows", next_step="call prepare_dataset() and pass what it returns"
-        )
+        raise CallOrderError("train() needs tokenized rows", next_step="pass what prepare_dataset() returns")
     return TokenRows.from_dataset(rows, tokenizer.pad_token_id)

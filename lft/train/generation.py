@@ -30,6 +30,22 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, style: Style, prompts: Seq
     return [begin + tokens for tokens in ids]
 
 
+def answer_all(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[str]:
+    """Greedy answers to tokenized prompts, in their order, `batch_size` of similar length at a time."""
+    answers = [""] * len(prompts)
+    for batch in length_batches([len(prompt) for prompt in prompts], batch_size):
+        texts = generate_answers(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
+        for index, text in zip(batch, texts, strict=True):
+            answers[index] = text
+    return answers
+
+
 @torch.inference_mode()
 def generate_answers(
     model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int

@@ -16,8 +16,8 @@ from lft.core.order import STOPPED_EARLY, WorkerOrder
 from lft.core.rank import Rank
 from lft.core.run_dir import Attempt
 from lft.core.settings import Precision
-from lft.data.audit import Audit, audit_lines, audit_rows, refuse_hopeless
-from lft.data.prepared import Prepared
+from lft.data.audit import Audit
+from lft.data.prepared import Prepared, audit_prepared
 from lft.train import benchmark as bench
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
@@ -58,7 +58,7 @@ def train(desk: Desk) -> dict[str, Any]:
     training = settings.training
     finetuner = _finetuner(desk)
     prepared = _prepared(finetuner, desk)
-    audit = _audit(finetuner, prepared)
+    audit = audit_prepared(prepared, finetuner.announce)
     desk.enter("joining the other ranks")
     rendezvous, patience_seconds = Attempt(order.attempt_dir).rendezvous, settings.launch.join_timeout_seconds
     join(desk.rank, order.device, rendezvous, patience_seconds, order.terms())
@@ -161,16 +161,6 @@ def _rows_needed(order: WorkerOrder) -> int | None:
         )
     rows = training.max_steps * training.batch_size * order.accumulation * order.world_size
     return ceil(rows / (1 - data.held_out) if data.held_out < 1 else rows + data.held_out)
-
-
-def _audit(finetuner: LLMFineTuner, prepared: Prepared) -> Audit:
-    """Look at all labels before step 1. Raises DataError where training would be for nothing."""
-    audit = audit_rows(prepared.training, prepared.held_out, prepared.manifest, prepared.source.place)
-    refuse_hopeless(audit)
-    split = f"split      {audit.rows:,} rows to train on, {audit.held_out:,} held out"
-    for line in (*prepared.manifest.words, *audit_lines(audit), split):
-        finetuner.announce(line)
-    return audit
 
 
 def _load_model(finetuner: LLMFineTuner, desk: Desk) -> None:

@@ -1,11 +1,15 @@
 """A block of examples as tokens: real tokenizers decide, of both kinds."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 from typing import Any
 
 import pytest
+import tokenizers
 from hypothesis import given
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -118,7 +122,7 @@ def test_long_rows_are_cut_at_the_end_and_those_without_labels_flagged() -> None
 
 
 def test_rows_without_answer_and_bad_ones_are_counted() -> None:
-    given_rows = [
+    given_rows: list[tuple[int, int, Example | BadRow]] = [
         (0, 7, BadRow("is null")),
         (0, 9, chat("a", " ")),
         (1, 3, chat("a", "b")),
@@ -201,3 +205,38 @@ def test_a_model_s_own_tokenizer_trains_the_answer_and_its_end(tiny_models: Tiny
     assert [decoded(tokenizer, row["labels"]) for row in rows] == [
         f"{example.contents[1]}{tokenizer.eos_token}" for example in PAIRS[:50]
     ]
+
+
+class Gigatoken(ModuleType):
+    """Stands in for the package: `change` is what it does to the tokens of each text."""
+
+    def __init__(self, change: Callable[[list[int]], list[int]]) -> None:
+        super().__init__("gigatoken")
+        self.__spec__ = ModuleSpec("gigatoken", None)
+        self.Tokenizer, self.change = self, change
+
+    def from_json(self, source: str) -> "Gigatoken":
+        self.rust = tokenizers.Tokenizer.from_str(source)
+        return self
+
+    def encode_batch_list(self, texts: list[str]) -> list[list[int]]:
+        return [self.change(self.rust.encode(text, add_special_tokens=False).ids) for text in texts]
+
+
+def _refuse(source: str) -> None:
+    raise RuntimeError("no single-byte vocab entry\n\nLocation: src")
+
+
+def test_gigatoken_is_used_while_it_is_equal_and_its_absence_of_equality_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = replace(RULES, chat_template=TEMPLATES["chatml"][0])
+    rows, expected = [(0, where, example) for where, example in enumerate(PAIRS)], rows_of(BYTES, rules, *PAIRS)
+    equal, other, refusing = Gigatoken(list), Gigatoken(lambda ids: ids[:-1]), Gigatoken(list)
+    refusing.from_json = _refuse  # type: ignore[method-assign, assignment]
+    for package, words in [(equal, ""), (other, "gives other tokens"), (refusing, "cannot load this tokenizer")]:
+        monkeypatch.setitem(sys.modules, "gigatoken", package)
+        tokenization = Tokenization(BYTES, rules, (said := list[str]()).append)
+        assert ("by gigatoken" in tokenization.describe()) == (package is not refusing)
+        for _ in range(2):
+            assert tokenization.block(rows)[0].to_pylist() == expected
+        assert len(said) == bool(words)
+        assert words in "".join(said)

@@ -50,7 +50,7 @@ AWKWARD = (
     ),
 )
 TEXTS = st.lists(
-    st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(exclude_categories=("Cs",)), max_size=8)), max_size=5
+    st.one_of(st.sampled_from(AWKWARD), st.text(st.characters(exclude_categories=["Cs"]), max_size=8)), max_size=5
 ).map("".join)
 ROLES = st.tuples(st.booleans(), st.integers(1, 3)).map(
     lambda drawn: (("system",) if drawn[0] else ()) + ("user", "assistant") * drawn[1]
@@ -191,6 +191,12 @@ def test_a_system_text_that_moves_to_the_last_question_hides_no_answer() -> None
 def test_an_answer_that_repeats_its_question_is_found_where_it_stands() -> None:
     written = writing(ENDLESS).write(chat("same", "same"))
     assert [piece.text for piece in written.pieces] == ["USER: same\nASSISTANT: ", "same</s>"]
+
+
+def test_an_empty_answer_before_the_last_hides_no_other() -> None:
+    example = chat("a", "", "b", "c")
+    assert "".join(trained(writing(ENDLESS), example)) == "c</s>"
+    assert trained(writing(HEADERS), example) == ["<|eot_id|>", "c<|eot_id|>"]
 
 
 @pytest.mark.parametrize("call", ['strftime_now("%d %b %Y")', "strftime_now( '%d %b %Y' )", "strftime_now(format)"])
