@@ -49,6 +49,12 @@ class Hold:
         self.close = weakref.finalize(self, os.close, os.dup(stream.fileno()))
         stream.close()
 
+    def __enter__(self) -> "Hold":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
 
 def hold(folder: Path) -> Hold | None:
     """Keep an existing folder from being freed; it is used now.

@@ -236,7 +236,10 @@ class LLMFineTuner:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")
         if len(train_dataset) == 0:
             raise DataError("train() needs rows, and there are none")
-        rows = _token_rows(train_dataset, self.tokenizer)
+        if not isinstance(train_dataset, TokenRows):
+            if "input_ids" not in train_dataset.column_names:
+                raise CallOrderError("train() needs tokenized rows", next_step="pass what prepare_dataset() returns")
+            train_dataset = TokenRows.from_dataset(train_dataset, self.tokenizer.pad_token_id)
         asked = {"num_epochs": num_epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         settings = TrainingSettings.model_validate(settings.model_dump() | asked)
         check_order(self.strategy, self.rank.world_size, self.deepspeed, settings, gradient_accumulation_steps)
@@ -257,7 +260,7 @@ class LLMFineTuner:
         check.trainer = trainer = make_trainer(
             self.peft_model,
             self.tokenizer,
-            rows,
+            train_dataset,
             arguments,
             self.rank,
             told,
@@ -342,11 +345,3 @@ class LLMFineTuner:
         if self.model is None:
             raise CallOrderError(f"{method}() needs the model", next_step="call load_model() first")
         return self.model
-
-
-def _token_rows(rows: Dataset | TokenRows, tokenizer: PreTrainedTokenizerBase) -> TokenRows:
-    if isinstance(rows, TokenRows):
-        return rows
-    if "input_ids" not in rows.column_names:
-        raise CallOrderError("train() needs tokenized rows", next_step="pass what prepare_dataset() returns")
-    return TokenRows.from_dataset(rows, tokenizer.pad_token_id)

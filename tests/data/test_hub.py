@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,7 +82,8 @@ def test_streaming_reads_the_first_rows_only_and_keeps_them_by_commit(tmp_path: 
     with LocalHub() as hub:
         hub.add_repository("datasets", "someone/rows", FILES)
         first = read(hub, tmp_path, asked, 1500)
-        assert [row for _, row in first[0][0]] == [{"text": f"row {number}", "n": number} for number in range(1500)]
+        rows: Any = first[0][0]
+        assert [row for _, row in rows] == [{"text": f"row {number}", "n": number} for number in range(1500)]
         requests = len(hub.requests)
         assert read(hub, tmp_path, asked, 1500) == first
         assert len(hub.requests) - requests <= 1, "only the commit is asked for"
