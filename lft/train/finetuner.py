@@ -18,7 +18,6 @@ from lft.data.cache import usable_cache
 from lft.data.cache_key import tokenizer_in_memory
 from lft.data.formats import text_columns
 from lft.data.load import load_rows
-from lft.data.manifest import Manifest
 from lft.data.prepare import Work, prepare, prepare_source
 from lft.data.prepared import Prepared, audit_prepared
 from lft.data.sources import dataset_source
@@ -149,8 +148,7 @@ class LLMFineTuner:
         digest = tokenizer_in_memory(tokenizer, self._longest)
         work = Work(rank=self.rank, announce=self.announce)
         prepared = prepare_source(dataset_source(dataset), data, digest, lambda: (tokenizer, self._longest), work)
-        self._write_as(prepared.manifest)
-        audit_prepared(prepared, self.announce)
+        audit_prepared(self._written_as(prepared), self.announce)
         return prepared.dataset(), list(prepared.manifest.columns)
 
     def prepare_data(
@@ -161,10 +159,10 @@ class LLMFineTuner:
         between: Callable[[int, int], None] = lambda _made, _blocks: None,
         rows_needed: int | None = None,
     ) -> Prepared:
-        """The rows of `settings.data` as tokens, split into training and held-out ones; what the launcher's ranks call.
+        """The rows of `settings.data` as tokens, training and held-out ones; what the launcher's ranks call.
 
-        All ranks share the work, each with `processes`; blocks are read, not the whole source. `between` is told how
-        many of how many blocks are made, and may raise. Needs no load_model() before it.
+        All ranks share the work, each with `processes`. `between` is told how many of how many blocks are made, and may
+        raise. Needs no load_model() before it.
         """
         model = settings.model
         work = Work(rank=self.rank, announce=self.announce, processes=processes, between=between)
@@ -175,15 +173,14 @@ class LLMFineTuner:
             assert self.tokenizer is not None
             return self.tokenizer, self._longest
 
-        prepared = prepare(model, settings.data, load, work, rows_needed=rows_needed)
-        self._write_as(prepared.manifest)
-        return prepared
+        return self._written_as(prepare(model, settings.data, load, work, rows_needed=rows_needed))
 
-    def _write_as(self, manifest: Manifest) -> None:
-        """From now on prompts are written as the data was."""
-        self._style, self._chat_template = manifest.style, manifest.chat_template
+    def _written_as(self, prepared: Prepared) -> Prepared:
+        """From now on prompts are written as this data was."""
+        self._style, self._chat_template = prepared.manifest.style, prepared.manifest.chat_template
         if self.tokenizer is not None:
             self.tokenizer.chat_template = self._chat_template or self.tokenizer.chat_template
+        return prepared
 
     def get_target_modules(self) -> list[str] | str:
         """The attention layers of the model's family, checked against its real layers, or "all-linear"."""
@@ -236,10 +233,8 @@ class LLMFineTuner:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")
         if len(train_dataset) == 0:
             raise DataError("train() needs rows, and there are none")
-        if not isinstance(train_dataset, TokenRows):
-            if "input_ids" not in train_dataset.column_names:
-                raise CallOrderError("train() needs tokenized rows", next_step="pass what prepare_dataset() returns")
-            train_dataset = TokenRows.from_dataset(train_dataset, self.tokenizer.pad_token_id)
+        if isinstance(train_dataset, Dataset):
+            train_dataset = _token_rows(train_dataset, self.tokenizer.pad_token_id)
         asked = {"num_epochs": num_epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         settings = TrainingSettings.model_validate(settings.model_dump() | asked)
         check_order(self.strategy, self.rank.world_size, self.deepspeed, settings, gradient_accumulation_steps)
@@ -345,3 +340,9 @@ class LLMFineTuner:
         if self.model is None:
             raise CallOrderError(f"{method}() needs the model", next_step="call load_model() first")
         return self.model
+
+
+def _token_rows(dataset: Dataset, pad_token_id: int | None) -> TokenRows:
+    if "input_ids" not in dataset.column_names:
+        raise CallOrderError("train() needs tokenized rows", next_step="pass what prepare_dataset() returns")
+    return TokenRows.from_dataset(dataset, pad_token_id)

@@ -138,7 +138,7 @@ def test_what_a_killed_process_was_unpacking_is_taken_over(tmp_path: Path) -> No
     assert second.communicate(timeout=60)[0] == "2\n"
     assert len(list((tmp_path / "marks").iterdir())) == 2
     left = [file.name for file in (tmp_path / "cache").rglob("*") if file.is_file()]
-    assert sorted(left) == ["lock", "rows.lines"]
+    assert sorted(left) == ["in-use", "lock", "rows.lines"]
 
 
 def test_an_unpacked_file_is_found_again_by_its_content(tmp_path: Path) -> None:
