@@ -13,11 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
 from lft.core.rank import Rank
-from lft.core.settings import Precision, Strategy, TrainingSettings
+from lft.core.settings import DataSettings, Precision, Strategy, TrainingSettings
 from lft.data.cache import usable_cache
 from lft.data.chat import Style, choose_style, describe_style
 from lft.data.columns import recognise, text_columns
-from lft.data.dataset import load_rows
+from lft.data.load import load_rows
 from lft.data.shards import tokenize_sharded
 from lft.data.tokenization import TokenCounts, TokenRules
 from lft.publish.upload import upload_adapter
@@ -115,9 +115,10 @@ class LLMFineTuner:
         data_files: str | None = None,
     ) -> Dataset:
         """Rows of a local file, folder or pattern, or of a Hub data set. Raises DataError with file and line."""
-        return load_rows(
-            dataset_source, config=dataset_config, split=split, num_samples=num_samples, data_files=data_files
+        data = DataSettings(
+            source=dataset_source, config=dataset_config, split=split, num_samples=num_samples, data_files=data_files
         )
+        return load_rows(data, cache=usable_cache())
 
     def detect_text_columns(self, dataset: Dataset) -> list[str]:
         """Text columns with a common name (text, prompt, response, ...), or else all text columns."""

@@ -16,7 +16,7 @@ from lft.core.rank import Rank
 from lft.core.run_dir import Attempt
 from lft.core.settings import Precision
 from lft.data.columns import recognise
-from lft.data.dataset import split_held_out
+from lft.data.split import split_held_out
 from lft.train import benchmark as bench
 from lft.train.batches import rows_seen
 from lft.train.cpu_speed import WORTHWHILE, giga_flops

@@ -63,10 +63,10 @@ def test_ranges_cut_anywhere_hold_every_line_once_and_in_order(
 
 def test_a_range_of_any_single_byte_holds_the_line_that_begins_there_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "rows.txt"
-    path.write_bytes("über\r\n\n  \n☃\n\nlong line\nend".encode())
+    path.write_bytes("über\r\n\n  \n€\n\nlong line\nend".encode())
     file = LineFile(path, text_row)
     found = read_in(file, range(file.size))
-    assert [row["text"] for _, row in found] == ["über", "☃", "long line", "end"]
+    assert [row["text"] for _, row in found] == ["über", "€", "long line", "end"]
     assert [file.place(where) for where, _ in found] == ["rows.txt:1", "rows.txt:4", "rows.txt:6", "rows.txt:7"]
 
 
