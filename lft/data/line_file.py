@@ -61,11 +61,11 @@ class LineFile:
         found = end = 0
         with self.path.open("rb") as stream:
             for line in stream:
-                if found == rows:
-                    break
                 text = line if end else line.removeprefix(BYTE_ORDER_MARK)
                 found += bool(text) and not text.isspace()
                 end += len(line)
+                if found == rows:
+                    break
         return end, found
 
     def place(self, where: int) -> str:
