@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 
 from lft.core.errors import SettingsError
 from lft.core.paths import input_mistakes
-from lft.core.settings import RunSettings
+from lft.core.settings import RunSettings, WeightedSource
 
 Key = tuple[str, ...]
 DEEPEST_KEY = 4
@@ -46,7 +46,8 @@ def read_settings(run_file: Path | None, flags: Mapping[str, tuple[str, object]]
     try:
         settings = RunSettings.model_validate(values)
     except ValidationError as error:
-        mistakes += [_explain(detail, values, places, where) for detail in error.errors()]
+        details = _most_exact(error.errors())
+        mistakes += [_explain(detail, values, places, where) for detail in details]
         mistakes += _path_mistakes(values, places, where)
         raise SettingsError(_unique(mistakes), source=where) from None
     mistakes += _path_mistakes(values, places, where)
@@ -126,6 +127,13 @@ def _put(values: dict[str, Any], key: Key, value: object) -> bool:
     return True
 
 
+def _most_exact(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Without those of a whole setting where a part of it is known to be wrong: a list of sources is no text either."""
+    keys = {_setting_key(detail["loc"]) for detail in details}
+    inner = {key[:length] for key in keys for length in range(1, len(key))}
+    return [detail for detail in details if len(key := _setting_key(detail["loc"])) < 2 or key not in inner]
+
+
 def _explain(detail: ErrorDetails, values: Mapping[str, Any], places: Mapping[Key, str], where: str) -> str:
     """One mistake in the words of the run file."""
     key = _setting_key(detail["loc"])
@@ -138,15 +146,18 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any], places: Mapping[Ke
         if len(key) == 1:
             name += {"model": ".name", "data": ".source"}[key[0]]
         return f"{place}  {name} is missing; it has no default, for example: {EXAMPLE}"
-    given = values
+    given: Any = values
     for part in key:
-        given = given.get(part, {}) if isinstance(given, Mapping) else given
+        if isinstance(given, Mapping):
+            given = given.get(part, {})
+        elif isinstance(given, list):
+            given = given[int(part)]
     shown = "a section" if isinstance(given, Mapping) else json.dumps(given, default=str, ensure_ascii=False)
     return f"{place}  {name} is {shown}; {_expectation(key)}"
 
 
 def _setting_key(location: tuple[int | str, ...]) -> Key:
-    """The part of pydantic's location that names a setting, without union branches and list positions."""
+    """The part of pydantic's location that names a setting, without union branches; a position only in a list of sections."""
     key: list[str] = []
     model: Any = RunSettings
     for part in location:
@@ -155,7 +166,10 @@ def _setting_key(location: tuple[int | str, ...]) -> Key:
         model = field.annotation if field else None
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             break
-    return tuple(key)
+    inner = location[len(key) :]
+    place = next((place for place, part in enumerate(inner) if isinstance(part, int)), len(inner))
+    is_in_section = len(inner) > place + 1  # of a list of sections, as data.source may be
+    return (*key, *map(str, inner[place:])) if is_in_section else tuple(key)
 
 
 def _place_of(key: Key, places: Mapping[Key, str], where: str) -> str:
@@ -167,6 +181,8 @@ def _place_of(key: Key, places: Mapping[Key, str], where: str) -> str:
 
 def _section_fields(key: Key) -> dict[str, Any]:
     fields: dict[str, Any] = dict(RunSettings.model_fields)
+    if key[-1:] and key[-1].isdigit():
+        return dict(WeightedSource.model_fields)
     for part in key:
         annotation = fields[part].annotation if part in fields else None
         fields = dict(getattr(annotation, "model_fields", {}))
@@ -196,8 +212,8 @@ def _expectation(key: Key) -> str:
 
 
 def _section_schema(key: Key) -> dict[str, Any]:
-    model: Any = RunSettings
-    for part in key:
+    model: Any = WeightedSource if key and key[-1].isdigit() else RunSettings
+    for part in () if model is WeightedSource else key:
         model = model.model_fields[part].annotation
     schema: dict[str, Any] = model.model_json_schema()
     return schema
@@ -219,6 +235,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
     }
     if schema.get("minItems"):
         words["array"] += ", at least one,"
+    if "$ref" in schema.get("items", {}):
+        words["array"] = "a list of {source, weight}"
     pattern = f" that matches {schema['pattern']}" if "pattern" in schema else ""
     return " ".join([words[schema["type"]], *bounds]) + pattern
 

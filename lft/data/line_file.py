@@ -61,11 +61,11 @@ class LineFile:
         found = end = 0
         with self.path.open("rb") as stream:
             for line in stream:
-                if found == rows:
-                    break
                 text = line if end else line.removeprefix(BYTE_ORDER_MARK)
                 found += bool(text) and not text.isspace()
                 end += len(line)
+                if found == rows:
+                    break
         return end, found
 
     def place(self, where: int) -> str:
@@ -148,18 +148,16 @@ def json_row(line: str) -> Row:
     if type(value) is not dict:
         raise BadRow(f"is a JSON {json_kind(value)}; an object with columns is expected")
     if "\\ud" in line or "\\uD" in line:
-        check_surrogates(value)
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise half_a_character(error) from None
     return value
 
 
-def check_surrogates(row: Row) -> None:
-    """Raises BadRow where half a character was written as an escape (a lone surrogate), which no encoding can hold."""
-    try:
-        json.dumps(row, ensure_ascii=False).encode()
-    except RecursionError as error:
-        raise BadRow(f"cannot be read: {error}") from None
-    except UnicodeEncodeError as error:
-        raise BadRow(f"holds half a character, \\u{ord(error.object[error.start]):04x}") from None
+def half_a_character(error: UnicodeEncodeError) -> BadRow:
+    """What is wrong with a row where half a character (a lone surrogate), which no encoding can hold, was escaped."""
+    return BadRow(f"holds half a character, \\u{ord(error.object[error.start]):04x}")
 
 
 def json_kind(value: object) -> str:

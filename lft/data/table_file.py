@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 
 BATCH_ROWS = 1024
 """Rows held at a time; at a few KiB a row some MiB."""
+LEAST_ROW_BYTES = 64
+"""What is written once for many rows (dictionaries, runs) makes files smaller, and the work of a row none."""
 
 
 class TableFile(ABC):
     """Rows by number."""
 
     def __init__(self, name: str, size: int, byte_size: int) -> None:
-        self.name, self.size, self.byte_size = name, size, byte_size
+        self.name, self.size = name, size
+        self.byte_size = max(byte_size, size * LEAST_ROW_BYTES)
 
     @abstractmethod
     def tables(self, start: int, stop: int) -> Iterator[pa.Table]:

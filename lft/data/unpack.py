@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from lft.core.errors import DataError
 from lft.data.example import BadRow, Row
-from lft.data.line_file import check_surrogates, json_kind
+from lft.data.line_file import half_a_character, json_kind
 
 PART_BYTES = 2**20
 """Of a JSON file held at a time, besides the element that is being read."""
@@ -22,6 +22,8 @@ PART_BYTES = 2**20
 LONGEST_LITERAL = 16
 """An error that stands further from the end of what is held is none that more text can heal: -Infinity has 9 letters, an
 escaped surrogate pair 12."""
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 Numbered = Iterable[tuple[int, Row | BadRow]]
 
@@ -53,8 +55,11 @@ def unpack_json(packed: IO[bytes], plain: IO[bytes]) -> None:
 
 def _write(rows: Numbered, plain: IO[bytes]) -> None:
     for number, row in rows:
-        what = str(row) if isinstance(row, BadRow) else row
-        plain.write(f"{number} {json.dumps(what, ensure_ascii=False)}\n".encode())
+        try:
+            line = _encode(str(row) if isinstance(row, BadRow) else row).encode()
+        except UnicodeEncodeError as error:
+            line = _encode(str(half_a_character(error))).encode()
+        plain.write(b"%d %s\n" % (number, line))
 
 
 def _csv_rows(text: io.TextIOWrapper) -> Iterator[tuple[int, Row | BadRow]]:
@@ -94,13 +99,7 @@ def _is_no_utf8(cell: str) -> bool:
 
 
 def _record(value: Any) -> Row | BadRow:
-    if type(value) is not dict:
-        return BadRow(f"is a JSON {json_kind(value)}; an object with columns is expected")
-    try:
-        check_surrogates(value)
-    except BadRow as problem:
-        return problem
-    return value
+    return value if type(value) is dict else BadRow(f"is a JSON {json_kind(value)}; an object with columns is expected")
 
 
 def _more_values(first: Any, text: "_Text") -> Iterator[tuple[int, Row | BadRow]]:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from lft.cli.main import run
 from lft.core.errors import SettingsError
+from lft.core.order import WorkerOrder
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings, to_yaml
 
@@ -104,7 +105,7 @@ def test_every_setting_is_described_in_the_schema() -> None:
         for name, field in section["properties"].items()
         if not field.get("description") and not schema["$defs"][field["$ref"].split("/")[-1]].get("description")
     ]
-    assert len(sections) == len(RunSettings.model_fields)
+    assert len(sections) == len(RunSettings.model_fields) + 1  # WeightedSource, of which data.source may hold several
     assert not undescribed
 
 
@@ -144,3 +145,44 @@ def test_a_home_folder_is_meant_by_a_tilde(monkeypatch: pytest.MonkeyPatch, tmp_
     assert RunSettings.model_validate(LEAST | {"output_dir": "~/runs"}).output_dir == tmp_path / "runs"
     unknown = RunSettings.model_validate(LEAST | {"output_dir": "~nobody-here/runs"}).output_dir
     assert unknown == Path.cwd() / "~nobody-here" / "runs"
+
+
+def test_mistakes_in_a_list_of_sources_have_the_lines_they_stand_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.jsonl").touch()
+    listed = ["{source: ./a.jsonl, weigth: 2}", "{source: 7}", "{source: ./b.jsonl, weight: 0}", "{source: ./c.txt}"]
+    text = "model: {name: a/b}\ndata:\n  source:\n" + "".join(f"  - {each}\n" for each in listed)
+    with pytest.raises(SettingsError) as raised:
+        read_settings(written(tmp_path, text), {}, [])
+    path = written(tmp_path, text).name
+    assert raised.value.mistakes == (
+        f"{path}:4  data.source.0.weigth is not a setting; did you mean weight?",
+        f"{path}:5  data.source.1.source is 7; text is expected",
+        f"{path}:6  data.source.2.weight is 0; a number above 0 is expected",
+        f"{path}:6  data.source.2.source ./b.jsonl does not exist; in that folder: a.jsonl",
+        f"{path}:7  data.source.3.source ./c.txt does not exist; in that folder: a.jsonl, {path}",
+    )
+    with pytest.raises(SettingsError, match=r"\[\"a\"\]; text or a list of {source, weight} is expected"):
+        read_settings(written(tmp_path, "model: {name: a/b}\ndata: {source: [a]}\n"), {}, [])
+
+
+def test_nodes_compare_the_names_and_weights_of_all_sources_and_not_their_folders(tmp_path: Path) -> None:
+    def terms(*sources: dict[str, Any]) -> object:
+        values = LEAST | {"data": {"source": sources if len(sources) > 1 else sources[0]["source"]}}
+        settings = RunSettings.model_validate(values)
+        rest: dict[str, Any] = {
+            "strategy": "ddp",
+            "world_size": 2,
+            "device": "cpu",
+            "precision": None,
+            "accumulation": 1,
+        }
+        order = WorkerOrder(job="train", attempt_dir=tmp_path, settings=settings, **rest)
+        return order.terms()["data.source"]
+
+    first, second = {"source": "/a/x.txt"}, {"source": "/a/y.txt", "weight": 2}
+    assert terms(first) == terms({"source": "/b/x.txt"}) == "x.txt"
+    assert terms(first, second) == terms({"source": "/b/x.txt"}, {"source": "/c/y.txt", "weight": 2})
+    assert terms(first, second) != terms(first, second | {"weight": 3})

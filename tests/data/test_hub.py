@@ -38,9 +38,7 @@ FILES = {
 }
 
 
-def read(
-    hub: LocalHub, folder: Path, asked: list[dict[str, object]], rows_needed: int | None = None
-) -> list[list[list[object]] | str]:
+def read(hub: LocalHub, folder: Path, asked: list[dict[str, object]], rows_needed: int | None = None) -> list[Any]:
     """What a process finds in data sets of the hub: rows with their places and the identity, or the error."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
     done = subprocess.run(

@@ -25,7 +25,7 @@ from lft.data.sources import LARGEST_BLOCK, SMALLEST_BLOCK, Files, dataset_sourc
 from lft.data.table_file import ArrowFile, ParquetFile, TableFile
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-lines = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\ufeff")), max_size=12)
+lines = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n\r\ufeff")), max_size=12)
 
 
 def opened(*names: str | Path, cache: Path, **data: Any) -> Files:
@@ -56,17 +56,17 @@ def test_ranges_cut_anywhere_hold_every_line_once_and_in_order(
     file = LineFile(path, text_row)
     expected = [text for text in texts if text.encode().strip()]
     found = read_in(file, borders)
-    assert [row["text"] for _, row in found] == [text.removesuffix("\r") for text in expected]
+    assert [row["text"] for _, row in found] == expected
     for where, row in found:
         assert path.read_bytes()[where:].startswith(row["text"].encode())
 
 
 def test_a_range_of_any_single_byte_holds_the_line_that_begins_there_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "rows.txt"
-    path.write_bytes("über\r\n\n  \nß\n\nlong line\nend".encode())
+    path.write_bytes("über\r\n\n  \n€\n\nlong line\nend".encode())
     file = LineFile(path, text_row)
     found = read_in(file, range(file.size))
-    assert [row["text"] for _, row in found] == ["über", "ß", "long line", "end"]
+    assert [row["text"] for _, row in found] == ["über", "€", "long line", "end"]
     assert [file.place(where) for where, _ in found] == ["rows.txt:1", "rows.txt:4", "rows.txt:6", "rows.txt:7"]
 
 

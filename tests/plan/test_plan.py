@@ -308,3 +308,9 @@ def test_every_refusal_says_what_to_do_next() -> None:
         with pytest.raises(LftError) as caught:
             make_plan(settings(**sections), on)
         assert caught.value.next_step
+
+
+def test_the_plan_names_all_sources_and_how_often_their_rows_are_used() -> None:
+    sources = [{"source": "a/b"}, {"source": "/rows/x.jsonl", "weight": 0.5}]
+    plan = make_plan(settings(data={"source": sources}), machine())
+    assert {choice.name: choice.value for choice in plan.choices}["data"] == "a/b, /rows/x.jsonl (each row 0.5 times)"
