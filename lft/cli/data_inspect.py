@@ -33,9 +33,15 @@ def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], shown: int
     settings = settings_from(run_file, demo, sets, flags)
     prepared = prepare_here(settings)
     tokenizer, _ = tokenizer_of(settings.model)()
-    pad_is_end = tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id
     place = prepared.source.place
-    audit = audit_rows(prepared.training, prepared.held_out, prepared.manifest, place, pad_is_end=pad_is_end)
+    audit = audit_rows(
+        prepared.training,
+        prepared.held_out,
+        prepared.manifest,
+        place,
+        pad_is_end=prepared.manifest.pad_is_end,
+        is_capped=prepared.manifest.max_length < settings.data.max_length,
+    )
     samples = list(sample_rows(prepared, shown, lambda ids: str(tokenizer.decode(ids))))
     if as_json:
         click.echo(json.dumps(document(prepared, audit, samples), indent=1))

@@ -34,9 +34,7 @@ def prepare_here(settings: RunSettings, *, processes: int | None = None, rehash:
     except KeyboardInterrupt:
         say("stopped    what is done stays in the cache; the same command goes on from there")
         raise
-    seconds = time.monotonic() - started
-    speed = made.manifest.rows / seconds
-    say(f"data       {counted(made.manifest.rows, 'row')} in {clock(seconds)}, {speed:,.0f} rows/s")
+    say(f"data       {counted(made.manifest.rows, 'row')} in {clock(time.monotonic() - started)}")
     return made
 
 

@@ -100,6 +100,8 @@ class Audit:
     """The max_length that HELD_WHOLE % of the rows would fit into."""
     pad_is_end: bool
     """Whether padding and end are one token."""
+    is_capped: bool
+    """Whether rows were cut at the model's positions, so that a larger max_length would not help."""
 
     def to_json(self) -> dict[str, Any]:
         """All figures, as JSON values."""
@@ -115,7 +117,13 @@ class Finding(NamedTuple):
 
 
 def audit_rows(
-    training: Columns, held_out: Columns, counts: Counts, place: Callable[[int, int], str], *, pad_is_end: bool = False
+    training: Columns,
+    held_out: Columns,
+    counts: Counts,
+    place: Callable[[int, int], str],
+    *,
+    pad_is_end: bool = False,
+    is_capped: bool = False,
 ) -> Audit:
     """Look at all rows; `place` says where a row is from, by file and where. Takes well under a second for a million rows."""
     flags, trained = training.column("flags"), training.column("trained")
@@ -144,6 +152,7 @@ def audit_rows(
         longest=tuple(LongRow(place(int(file[row]), int(where[row])), int(whole[row])) for row in longest),
         length_for_most=int(np.percentile(whole, HELD_WHOLE, method="higher")) if len(whole) else 0,
         pad_is_end=pad_is_end,
+        is_capped=is_capped,
     )
 
 
@@ -216,7 +225,11 @@ _RULES = (
         "warn",
         lambda audit: audit.cut > MANY_CUT * audit.rows,
         lambda audit: f"{_of_rows(audit.cut, audit.rows)} are longer than data.max_length and lose their end",
-        lambda audit: f"--set data.max_length={audit.length_for_most} holds {HELD_WHOLE} % of them whole",
+        lambda audit: (
+            "the model has no more positions: split the rows, or use another model"
+            if audit.is_capped
+            else f"--set data.max_length={audit.length_for_most} holds {HELD_WHOLE} % of them whole"
+        ),
     ),
     _Rule(
         "warn",

@@ -19,6 +19,8 @@ class HowWritten(BaseModel):
     style: Style
     max_length: int
     """Tokens at which rows were cut."""
+    pad_is_end: bool
+    """Whether the tokenizer pads with its end token."""
     words: tuple[str, ...]
     """The choices made, a line each."""
     chat_template: str | None

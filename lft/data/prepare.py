@@ -173,10 +173,11 @@ def _make(
         columns=tuple(row_format.columns),
         style=chosen.style,
         max_length=max_length,
+        pad_is_end=tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id,
         words=(
             f"columns    {row_format.describe()}",
             f"written    as {chosen.words}; {tokenization.describe()}",
-            f"trained    {_TRAINED[data.loss_on]}; rows are cut at {max_length:,} tokens{cut}",
+            f"loss on    {_TRAINED[data.loss_on]}; rows are cut at {max_length:,} tokens{cut}",
         ),
         chat_template=chosen.chat_template,
     )

@@ -91,7 +91,14 @@ class Prepared:
 
 def audit_prepared(prepared: Prepared, announce: Callable[[str], None]) -> Audit:
     """Look at all labels before step 1, and say what was seen. Raises DataError where training would be for nothing."""
-    audit = audit_rows(prepared.training, prepared.held_out, prepared.manifest, prepared.source.place)
+    audit = audit_rows(
+        prepared.training,
+        prepared.held_out,
+        prepared.manifest,
+        prepared.source.place,
+        pad_is_end=prepared.manifest.pad_is_end,
+        is_capped=prepared.manifest.max_length < prepared.data.max_length,
+    )
     refuse_hopeless(audit)
     split = f"split      {audit.rows:,} rows to train on, {audit.held_out:,} held out"
     for line in (*prepared.manifest.words, *audit_lines(audit), split):

@@ -226,8 +226,7 @@ class LLMFineTuner:
         `train_dataset` has a column input_ids, and may have attention_mask and labels; `settings` says the rest (seed,
         max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run, on as many ranks, to go
         on from. With `pack_size`, rows are packed into sequences of at most so many tokens, and batch_size counts packs.
-        Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through.
-        Checkpoints are kept in both cases.
+        Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through. Checkpoints stay.
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")

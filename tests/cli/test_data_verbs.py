@@ -28,7 +28,9 @@ def in_the_cache(training: SomeRows) -> SimpleNamespace:
         training=training,
         held_out=SomeRows(row(number) for number in (900, 901)),
         folder=Path("cache/tokens/key"),
-        manifest=SimpleNamespace(rows=27, kept=27, words=("columns    {a} -> {b}",), **vars(SomeCounts())),
+        manifest=SimpleNamespace(
+            rows=27, kept=27, max_length=512, pad_is_end=True, words=("columns    {a} -> {b}",), **vars(SomeCounts())
+        ),
         source=SimpleNamespace(place=lambda _file, where: f"rows.jsonl:{where}"),
     )
 
@@ -120,10 +122,9 @@ def test_preparing_uses_the_processes_asked_for_and_believes_nothing_when_rehash
         return in_the_cache(SomeRows(row(number) for number in range(25)))
 
     monkeypatch.setattr(preparing, "prepare", prepare)
-    monkeypatch.setattr(preparing, "tokenizer_of", lambda *_: None)
     assert run(["data", "prepare", "--procs", "3", "--rehash"]) == 0
     assert asked == [(3, True)]
-    assert re.search(r"data       27 rows in 0:00:00, [\d,]+ rows/s", capsys.readouterr().err)
+    assert "data       27 rows in 0:00:00" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("prepared")
@@ -136,7 +137,6 @@ def test_an_interrupted_preparation_says_that_it_can_go_on_and_exits_with_130(
     monkeypatch.setattr(data_prepare, "settings_from", lambda *_: SimpleNamespace(model=None, data=None))
     monkeypatch.setattr(preparing, "find_prepared", lambda *_: None)
     monkeypatch.setattr(preparing, "prepare", prepare)
-    monkeypatch.setattr(preparing, "tokenizer_of", lambda *_: None)
     assert run(["data", "prepare"]) == 130
     assert "the same command goes on from there" in capsys.readouterr().err
 

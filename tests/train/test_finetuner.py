@@ -163,7 +163,7 @@ def test_rows_and_prompts_longer_than_the_model_s_positions_are_cut_to_them(
     finetuner.load_model()
     text = "dog " * 400
     tokens, _ = finetuner.prepare_dataset(Dataset.from_list([{"text": text}]))
-    assert "max_length 512 is more than the model's 256 positions" in capsys.readouterr().out
+    assert "cut at 256 tokens, the model's positions, not data.max_length 512" in capsys.readouterr().out
     assert len(tokens[0]["input_ids"]) == 256
     finetuner.setup_lora()
     finetuner.train(tokens, num_epochs=1)
