@@ -222,7 +222,7 @@ def test_a_run_file_that_cannot_be_read_as_settings_is_reported(
         ("--dataset", "./notes.md", f"./notes.md ends in .md; {KINDS}"),
         ("--dataset", "./empty", f"./empty holds no data file; {KINDS}"),
         ("--dataset", "./*.csv", f"./*.csv matches no file; {KINDS}"),
-        ("--dataset", "", 'is ""; text or a list of {source, weight}, at least one, is expected'),
+        ("--dataset", "", 'is ""; text or a list of {source, weight} is expected'),
         ("--model", "./modle", "./modle does not exist; in that folder: model, empty"),
         ("--model", "./empty", f"./empty holds no config.json; {A_MODEL}"),
         ("--model", "./notes.md", f"./notes.md is a file; {A_MODEL}"),

@@ -416,7 +416,7 @@ def test_the_verbs_tell_the_story_of_a_real_run_and_of_a_real_failure(tiny_model
     assert failed.returncode == 3, failed.stdout + failed.stderr
     story = run_lft("why", "out", cwd=tmp_path)
     assert story.stdout.startswith("attempt 1 failed (exit 3, preflight")
-    assert "while reading data" in story.stdout
+    assert "while preparing data" in story.stdout
 
 
 def test_a_real_run_is_stopped_from_another_shell_after_a_checkpoint(tiny_models: TinyModels, tmp_path: Path) -> None:
