@@ -5,7 +5,7 @@
 Every measurement is a process of its own, which has imported its libraries and loaded the tokenizer before the clock starts:
 
     raw         tokenizers.encode_batch_fast on texts rendered before
-    lft         `lft data prepare` with an empty cache: from the file of chats to token shards
+    lft         the data stage with an empty cache: from the file of chats to token shards, split, and packed
     lft again   the same with the cache that left, imports included: the whole command
     trl         the construction of trl's SFTTrainer with a tiny random model, on rows read before; with one and two processes,
                 with and without packing, of which the best counts
@@ -36,6 +36,11 @@ from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent
 MAX_LENGTH = 512
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""For all contenders: without the system prompt of the model's own, which lft would tokenize once and the others each time."""
 RAW_BATCH = 1000
 LOOK_SECONDS = 0.02
 TRL_ROWS = 100_000
@@ -168,6 +173,7 @@ def child_raw(_name: str, file: Path, model: str, _processes: int) -> None:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = TEMPLATE
     backend = tokenizer.backend_tokenizer
     with file.open(encoding="utf-8") as lines:
         texts = [str(tokenizer.apply_chat_template(json.loads(line)["messages"], tokenize=False)) for line in lines]
@@ -181,16 +187,29 @@ def child_raw(_name: str, file: Path, model: str, _processes: int) -> None:
 
 def child_lft(name: str, file: Path, model: str, processes: int) -> None:
     """What `lft data prepare` does."""
-    if name == "lft":
-        from transformers import AutoTokenizer
-
-        AutoTokenizer.from_pretrained(model)  # imports what it needs
     from lft.cli.preparing import prepare_here
+    from lft.core.rank import Rank, tokenize_serially
     from lft.core.settings import RunSettings
+    from lft.data.packing import pack
+    from lft.data.prepare import Work, prepare
 
-    data = {"source": str(file), "max_length": MAX_LENGTH, "held_out": 0, "packing": True}
+    data = {"source": str(file), "max_length": MAX_LENGTH, "held_out": 0, "packing": True, "chat_template": TEMPLATE}
     settings = RunSettings.model_validate({"model": {"name": model}, "data": data})
-    timed(lambda: prepare_here(settings, processes=processes))
+    if name == "lft again":
+        timed(lambda: prepare_here(settings))
+        return
+    from lft.train.model import tokenizer_loader
+
+    tokenize_serially()
+    load = tokenizer_loader(settings.model, print)
+    load()
+    work = Work(Rank(), print, processes)
+
+    def prepare_and_pack() -> None:
+        rows = prepare(settings.model, settings.data, load, work).training
+        pack(rows.lengths, MAX_LENGTH, settings.training.seed)
+
+    timed(prepare_and_pack)
 
 
 def child_trl(name: str, file: Path, model: str, _processes: int) -> None:
@@ -201,6 +220,7 @@ def child_trl(name: str, file: Path, model: str, _processes: int) -> None:
 
     _, kind, procs = name.split()
     tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.chat_template = TEMPLATE
     rows = Dataset.from_list([json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()])
     shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     tiny = LlamaForCausalLM(

@@ -1,9 +1,13 @@
 """A row as it is trained: turns of text, whatever columns it came from."""
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 Row = dict[str, Any]
 """A row as it is read: values by column."""
+
+
+Style = Literal["chat", "pair", "text"]
+"""How examples are written. chat: the chat template. pair: prompt, line feed, answer. text: the text alone."""
 
 
 class Example(NamedTuple):

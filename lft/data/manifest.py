@@ -6,8 +6,8 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lft.core.files import write_text
+from lft.data.example import Style
 from lft.data.shard_format import BlockCounts
-from lft.data.writing import Style
 
 
 class HowWritten(BaseModel):

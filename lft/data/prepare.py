@@ -22,8 +22,6 @@ from lft.data.shard_format import BlockCounts
 from lft.data.shards import make_shards, read_counts, shard_path
 from lft.data.source import Block, Source
 from lft.data.sources import open_source
-from lft.data.token_block import Tokenization, TokenRules
-from lft.data.writing import choose_writing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -138,6 +136,10 @@ def _make(
     work: Work,
 ) -> Manifest:
     """Tokenize all blocks that are missing, together with the other ranks."""
+    # with jinja2, which a cache that has everything need not wait for
+    from lft.data.token_block import Tokenization, TokenRules
+    from lft.data.writing import choose_writing
+
     blocks = source.blocks
     missing = sum(not shard_path(folder, index).exists() for index in range(len(blocks)))
     extra = max(0, min(work.processes, missing) - 1)

@@ -16,10 +16,11 @@ import pyarrow as pa
 import xxhash
 
 from lft.data.encoder import Encoder
-from lft.data.example import BadRow, Example
+from lft.data.example import BadRow, Example, Style
 from lft.data.shape import Shape
 from lft.data.shard_format import BEGIN_DOUBLED, CUT, END_TRAINED, IGNORED, MASKED, SCHEMA, BlockCounts
-from lft.data.writing import LossOn, Piece, Style, Writing, Written, adds_special_tokens
+from lft.data.writing import LossOn, Piece, Writing, Written, adds_special_tokens
+from lft.data.zero_copy import lists_of, to_arrow, to_numpy
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -145,7 +146,7 @@ class Tokenization:
             kept.examples.append(example)
         tokens = self._apart(kept) if self._encoder.cuts else self._whole(kept)
         batch = self._batch(self._cut(tokens), tokens.lengths, hashes, kept.places)
-        masked = int((batch.column("trained").to_numpy() == 0).sum())
+        masked = int((to_numpy(batch.column("trained")) == 0).sum())
         return batch, BlockCounts(rows=len(everything), kept=len(batch), empty=empty, bad=tuple(bad), masked=masked)
 
     def _plan(self, shape: Shape) -> _Plan:
@@ -281,16 +282,16 @@ class Tokenization:
             first, second = ends - lengths, np.minimum(ends - lengths + 1, len(values) - 1)
             doubled = (lengths > 1) & (values[np.minimum(first, len(values) - 1)] == values[second])
             flags += BEGIN_DOUBLED * (doubled & (values[second] == self._bos_id) & (self._bos_id is not None))
-        offsets = pa.array(np.concatenate([[0], ends]).astype(np.int32))
+        offsets = np.concatenate([[0], ends])
         both = np.array(hashes, np.uint64).reshape(-1, 2)
         at = np.array(places, np.int64).reshape(-1, 2)
         columns: list[Any] = [
-            pa.ListArray.from_arrays(offsets, pa.array(values)),
-            pa.ListArray.from_arrays(offsets, pa.array(np.where(trained, values, np.int32(IGNORED)))),
+            lists_of(offsets, values),
+            lists_of(offsets, np.where(trained, values, np.int32(IGNORED))),
             *(counts, answers, both[:, 0], both[:, 1], at[:, 0], at[:, 1], flags, uncut),
         ]
         arrays = [
-            column if isinstance(column, pa.Array) else pa.array(column, field.type)
+            column if isinstance(column, pa.Array) else to_arrow(column, field.type)
             for column, field in zip(columns, SCHEMA, strict=True)
         ]
         return pa.RecordBatch.from_arrays(arrays, schema=SCHEMA)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from lft.data.zero_copy import lists_of, to_numpy
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -63,9 +65,7 @@ class TokenRows:
         """A column of numbers (rows,). Raises KeyError where there is none of that name."""
         if not self._batches:
             return np.zeros(0, dtype=np.int64)
-        return np.concatenate([batch.column(name).to_numpy(zero_copy_only=False) for batch in self._batches])[
-            self._index
-        ]
+        return np.concatenate([to_numpy(batch.column(name)) for batch in self._batches])[self._index]
 
     def take(self, indices: Any) -> "TokenRows":
         """A view on the rows of these numbers (an integer array), in that order; repeats are allowed."""
@@ -79,8 +79,8 @@ class TokenRows:
 def _flat(batches: Sequence[pa.RecordBatch], name: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The values of a list column, one behind the other, and where each row begins among them, for each batch."""
     columns = [batch.column(name) for batch in batches]
-    offsets = [column.offsets.to_numpy().astype(np.int64) for column in columns]
-    return [column.flatten().to_numpy() for column in columns], [of_one - of_one[0] for of_one in offsets]
+    offsets = [to_numpy(column.offsets).astype(np.int64) for column in columns]
+    return [to_numpy(column.flatten()) for column in columns], [of_one - of_one[0] for of_one in offsets]
 
 
 def _trimmed(batch: pa.RecordBatch, pad_token_id: int | None) -> pa.RecordBatch:
@@ -89,7 +89,7 @@ def _trimmed(batch: pa.RecordBatch, pad_token_id: int | None) -> pa.RecordBatch:
     columns = {name: column.cast(LIST) for name, column in named.items()}
     ids, labels = columns["input_ids"], columns.get("labels", columns["input_ids"])
     if "attention_mask" in columns:
-        kept = columns["attention_mask"].flatten().to_numpy() != 0
+        kept = to_numpy(columns["attention_mask"].flatten()) != 0
     elif "labels" not in columns and pad_token_id is not None:
         kept = ~_pad_runs(ids, pad_token_id)
     else:
@@ -101,7 +101,7 @@ def _trimmed(batch: pa.RecordBatch, pad_token_id: int | None) -> pa.RecordBatch:
 
 def _pad_runs(ids: pa.Array, pad_token_id: int) -> np.ndarray:
     """Which tokens (tokens of all rows,) belong to the run of pad tokens at the end of their row, but for its first."""
-    values, offsets = ids.flatten().to_numpy(), ids.offsets.to_numpy().astype(np.int64)
+    values, offsets = to_numpy(ids.flatten()), to_numpy(ids.offsets).astype(np.int64)
     offsets = offsets - offsets[0]
     places = np.arange(len(values))
     after_text = np.maximum.accumulate(np.where(values != pad_token_id, places + 1, 0))
@@ -112,7 +112,7 @@ def _pad_runs(ids: pa.Array, pad_token_id: int) -> np.ndarray:
 
 def _filtered(lists: pa.Array, kept: np.ndarray) -> pa.Array:
     """Lists without the values that are not kept, (values of all lists,)."""
-    offsets = lists.offsets.to_numpy().astype(np.int64)
+    offsets = to_numpy(lists.offsets).astype(np.int64)
     before = np.concatenate([[0], np.cumsum(kept)])
-    values = lists.flatten().to_numpy()[kept]
-    return pa.ListArray.from_arrays(pa.array(before[offsets - offsets[0]], pa.int32()), pa.array(values))
+    values = to_numpy(lists.flatten())[kept]
+    return lists_of(before[offsets - offsets[0]], values)

@@ -3,15 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from lft.data.example import BadRow, Example
+from lft.data.example import BadRow, Example, Style
 from lft.data.shape import Odd, Shape, Slots, learn_slots
 from lft.data.template import ChatTemplate, mark
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-Style = Literal["chat", "pair", "text"]
-"""chat: the chat template. pair: prompt, line feed, answer. text: the text alone."""
 
 LossOn = Literal["auto", "completion", "assistant", "all"]
 

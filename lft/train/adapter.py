@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lft.core.errors import AdapterError, PreflightError
 from lft.core.files import files_aside
-from lft.data.writing import Style
+from lft.data.example import Style
 
 NOTES = "lft.json"
 Weights = dict[str, torch.Tensor]

@@ -16,13 +16,14 @@ from lft.core.rank import Rank
 from lft.core.settings import DataSettings, Precision, RunSettings, Strategy, TrainingSettings
 from lft.data.cache import usable_cache
 from lft.data.cache_key import tokenizer_in_memory
+from lft.data.example import Style
 from lft.data.formats import text_columns
 from lft.data.load import load_rows
 from lft.data.prepare import Work, prepare, prepare_source
 from lft.data.prepared import Prepared, audit_prepared
 from lft.data.sources import dataset_source
 from lft.data.token_rows import TokenRows
-from lft.data.writing import Style, usual_style
+from lft.data.writing import usual_style
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
 from lft.train.generation import answer_all, prompt_tokens

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
+from lft.data.example import Style
 from lft.data.token_block import begin_tokens
-from lft.data.writing import Style, adds_special_tokens, render_prompt
+from lft.data.writing import adds_special_tokens, render_prompt
 from lft.train.batches import PadToLongest
 from lft.train.loss import token_losses
 

@@ -28,11 +28,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def big_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """About 12 MB of distinct rows, which make some two dozen blocks."""
+    """About 6 MB of distinct rows, which make a dozen blocks."""
     path = tmp_path_factory.mktemp("big") / "big.jsonl"
     lines = demo_lines(1000)
     with path.open("w", encoding="utf-8") as stream:
-        for turn in range(80):
+        for turn in range(40):
             for line in lines:
                 row = json.loads(line)
                 stream.write(json.dumps({"prompt": f"{turn}: {row['prompt']}", "completion": row["completion"]}) + "\n")
@@ -67,7 +67,7 @@ def test_one_two_and_three_processes_prepare_the_same_bytes(
         done = run_lft("data", "prepare", file, "--procs", procs, cwd=tmp_path)
         assert done.returncode == 0, done.stdout + done.stderr
         made[procs] = {name: digest for name, (digest, _) in shards(tmp_path / f"cache-{procs}").items()}
-        assert len(made[procs]) > 10
+        assert len(made[procs]) > 8
     assert made[1] == made[2] == made[3]
 
 
