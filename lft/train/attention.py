@@ -13,7 +13,7 @@ import torch
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
-from transformers.utils import is_flash_attn_2_available
+from transformers.utils.import_utils import is_flash_attn_2_available
 
 from lft.train.segments import segment_attention
 
@@ -46,7 +46,7 @@ def attend(
     max_length_q: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As transformers calls an attention function: query (packs, heads, tokens, width), result (packs, tokens, heads, width)."""
+    """As transformers calls it: query (packs, heads, tokens, width), result (packs, tokens, heads, width)."""
     window = options.get("sliding_window")
     plain = (
         cu_seq_lens_q is not None
@@ -67,7 +67,9 @@ def attend(
     flat = [tokens.transpose(1, 2).flatten(0, 1) for tokens in (query, key, value)]
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     kernel = _on_gpu if query.is_cuda else _on_cpu
-    return kernel(flat, cu_seq_lens_q, max_length_q, scale).view(query.shape[0], query.shape[2], *flat[0].shape[1:]), None
+    return kernel(flat, cu_seq_lens_q, max_length_q, scale).view(
+        query.shape[0], query.shape[2], *flat[0].shape[1:]
+    ), None
 
 
 def _on_cpu(flat: list[torch.Tensor], borders: torch.Tensor, longest: int, scale: float) -> torch.Tensor:
@@ -79,9 +81,10 @@ def _on_gpu(flat: list[torch.Tensor], borders: torch.Tensor, longest: int, scale
     from torch.nn.attention.varlen import varlen_attn
 
     query, key, value = flat
-    result: torch.Tensor = varlen_attn(
+    result = varlen_attn(
         query, key, value, borders, borders, longest, longest, scale=scale, window_size=(-1, 0), enable_gqa=True
     )
+    assert isinstance(result, torch.Tensor)
     return result
 
 
@@ -95,7 +98,7 @@ def choose_attention(model: PreTrainedModel, device: str) -> tuple[str, str]:
     half = model.dtype in (torch.float16, torch.bfloat16)
     if not model._supports_attention_backend:
         return own, f"{own} with a mask: {type(model).__name__} does not take another attention"
-    if own != "sdpa":
+    if own not in ("sdpa", NAME):
         return own, f"{own} with a mask: what {type(model).__name__} chose for itself"
     if device == "cuda" and half and model._supports_flash_attn and is_flash_attn_2_available():
         return "flash_attention_2", "flash-attention, row by row"
@@ -110,7 +113,7 @@ def rows_stay_apart(model: PreTrainedModel) -> bool:
     False for models that mark places by other means than position_ids, or carry a state along, and for an attention that does
     not work here. Needs the weights: not for a model of which each rank holds a part (ZeRO-3).
     """
-    vocabulary, device = model.get_input_embeddings().weight.shape[0], model.device
+    vocabulary, device = int(model.config.get_text_config().vocab_size), model.device
     # 12 tokens: more than any convolution of a state-space model is wide
     row, before, instead = (torch.arange(start, start + 12, device=device)[None] % vocabulary for start in (0, 5, 9))
     places = torch.arange(12, device=device)[None]
@@ -132,5 +135,7 @@ def rows_stay_apart(model: PreTrainedModel) -> bool:
 def _after(first: torch.Tensor, row: torch.Tensor, places: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
     positions = torch.cat([places, places], dim=1)
     pack = torch.cat([first, row], dim=1)
-    logits = model(input_ids=pack, position_ids=positions, use_cache=False, **row_borders(positions)).logits
+    logits: torch.Tensor = model(
+        input_ids=pack, position_ids=positions, use_cache=False, **row_borders(positions)
+    ).logits
     return logits[0, first.shape[1] :].float()

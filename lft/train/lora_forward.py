@@ -20,7 +20,7 @@ def quicken(model: PeftModel, rank: Rank) -> int:
 
     Not under ZeRO-3, which gathers a weight only where its own module is called.
     """
-    layers = [module for module in model.modules() if type(module) is Linear and not module.lora_variant]
+    layers: list[Any] = [module for module in model.modules() if type(module) is Linear and not module.lora_variant]
     for layer in layers:
         layer.__class__ = QuickLinear
         layer.rank = rank.rank
@@ -33,16 +33,18 @@ class QuickLinear(Linear):
     rank: int
 
     def forward(self, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        """x (..., in); the result (..., out)."""
+        """From x (..., in) to (..., out)."""
         adapters = self.active_adapters
         plain = not (arguments or options or self.disable_adapters or self.merged or torch.is_autocast_enabled())
         if not (plain and self.training and len(adapters) == 1 and adapters[0] in self.lora_A):
-            return super().forward(x, *arguments, **options)  # type: ignore[no-any-return]
+            return super().forward(x, *arguments, **options)
         name = adapters[0]
         probability = getattr(self.lora_dropout[name], "p", 0.0)
         kept = drop_mask(x, probability, self.rank) if probability else None
         a, b = self.lora_A[name].weight, self.lora_B[name].weight
-        return LoraUpdate.apply(self.base_layer(x), x, a, b, self.scaling[name] / (1 - probability), kept)
+        factor = self.scaling[name] / (1 - probability)
+        result: torch.Tensor = LoraUpdate.apply(self.base_layer(x), x, a, b, factor, kept)  # type: ignore[no-untyped-call]
+        return result
 
 
 def drop_mask(x: torch.Tensor, probability: float, rank: int) -> torch.Tensor:
@@ -71,7 +73,7 @@ class LoraUpdate(torch.autograd.Function):
         factor: float,
         kept: torch.Tensor | None,
     ) -> torch.Tensor:
-        """result (..., out), x (..., in), a (r, in), b (out, r), kept like x or None: no dropout."""
+        """With result (..., out), x (..., in), a (r, in), b (out, r), kept like x or None: no dropout."""
         low = _dropped(x, kept) @ (a * factor).to(x.dtype).T
         result.flatten(0, -2).addmm_(low, b.to(x.dtype).T)
         ctx.mark_dirty(result)

@@ -5,12 +5,13 @@ A mean of means over micro-batches or ranks would weigh tokens of short rows mor
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
 from torch import nn
 from torch.nn.functional import cross_entropy, linear
+from transformers import PreTrainedModel
 
 from lft.data.tokenization import IGNORED
 
@@ -64,7 +65,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
     ) -> torch.Tensor:
-        """hidden (tokens, width), weight (vocabulary, width) and bias of the frozen projection, targets (tokens,)."""
+        """Of hidden (tokens, width), with weight (vocabulary, width) and bias of the frozen projection, targets (tokens,)."""
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden)
         step = max(CHUNK_LOGITS // weight.shape[0], 1)
@@ -86,6 +87,10 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return gradient * factor.to(gradient.dtype), None, None, None
 
 
+def _base(model: PeftModel) -> PreTrainedModel:
+    return cast(PreTrainedModel, model.get_base_model())
+
+
 class TrainedTokens:
     """Makes the output projection of a model return the loss of its trained tokens in place of their logits.
 
@@ -94,18 +99,18 @@ class TrainedTokens:
     """
 
     def __init__(self, model: PeftModel) -> None:
-        head = model.get_base_model().get_output_embeddings()
+        head = _base(model).get_output_embeddings()
         assert isinstance(head, nn.Linear)
         self.head = head
         self._labels: torch.Tensor | None = None
         self._exact = torch.zeros(())
         self._plain_forward = head.forward
-        head.forward = self._forward  # type: ignore[method-assign]
+        head.forward = self._forward  # type: ignore[method-assign, assignment]
 
     @staticmethod
     def problem(model: PeftModel) -> str | None:
         """Why the model's own logits have to be used; None where they need not."""
-        base = model.get_base_model()
+        base = _base(model)
         head = base.get_output_embeddings()
         if type(head) is not nn.Linear:
             return f"the output projection is a {type(head).__name__}"
@@ -130,7 +135,7 @@ class TrainedTokens:
         trained = labels[:, 1:] != IGNORED
         weight, bias = self.head.weight, self.head.bias
         kept = hidden[:, :-1][trained].to(weight.dtype)
-        loss = ChunkedCrossEntropy.apply(kept, weight, bias, labels[:, 1:][trained])
+        loss: torch.Tensor = ChunkedCrossEntropy.apply(kept, weight, bias, labels[:, 1:][trained])  # type: ignore[no-untyped-call]
         self._exact = loss.detach()
         return loss.view(1, 1, 1)
 
@@ -139,6 +144,6 @@ class TrainedTokens:
     ) -> torch.Tensor:
         """As `global_batch_loss`, of what the model returned within `of`."""
         count = num_items_in_batch if num_items_in_batch is not None else max(int((labels[:, 1:] != IGNORED).sum()), 1)
-        returned = outputs.logits.float().sum()
+        returned: torch.Tensor = outputs.logits.float().sum()
         # FSDP2 rounds what a model returns to half precision
         return (returned + (self._exact.to(returned.device) - returned).detach()) / count

@@ -58,7 +58,7 @@ def segment_attention(
     for (rows, length), *three in zip(shapes, *parts, strict=True):
         q, k, v = (tokens.view(rows, length, *tokens.shape[1:]).transpose(1, 2) for tokens in three)
         if query.dtype == torch.bfloat16 and length < BF16_OWN:
-            result = CausalAttention.apply(q, k, v, scale)
+            result = CausalAttention.apply(q, k, v, scale)  # type: ignore[no-untyped-call]
         else:
             result = scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale, enable_gqa=True)
         results.append(result.transpose(1, 2).reshape(rows * length, *query.shape[1:]))
@@ -71,7 +71,7 @@ class CausalAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-        """query (rows, heads, tokens, width), key and value (rows, key heads, tokens, width)."""
+        """Queries (rows, heads, tokens, width), key and value (rows, key heads, tokens, width)."""
         length, width = query.shape[2:]
         q = query.reshape(-1, query.shape[1] // key.shape[1] * length, width)
         k, v = key.reshape(-1, length, width), value.reshape(-1, length, width)
@@ -90,5 +90,9 @@ class CausalAttention(torch.autograd.Function):
         g = gradient.reshape(q.shape)
         d_weights = torch.bmm(g, v.transpose(1, 2))
         d_scores = torch.ops.aten._softmax_backward_data(d_weights, weights, -1, weights.dtype).mul_(ctx.scale)
-        gradients = torch.bmm(d_scores, k), torch.bmm(d_scores.transpose(1, 2), q), torch.bmm(weights.transpose(1, 2), g)
+        gradients = (
+            torch.bmm(d_scores, k),
+            torch.bmm(d_scores.transpose(1, 2), q),
+            torch.bmm(weights.transpose(1, 2), g),
+        )
         return *(values.view(shape) for values, shape in zip(gradients, ctx.shapes, strict=True)), None

@@ -7,6 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -17,16 +18,24 @@ from lft.core.settings import Precision, TrainingSettings
 from lft.train.adapter import gather_adapter, write_adapter
 from lft.train.batches import PadToLongest, RankBatchSampler
 from lft.train.checkpoint import complete, make_room
-from lft.train.loss import global_batch_loss
+from lft.train.loss import TrainedTokens, global_batch_loss
 from lft.train.strategy import fsdp_precision, is_spread
 
 
 class LoraTrainer(Trainer):
     """A Trainer whose batches follow lft's order and whose checkpoints hold the whole adapter, under every strategy."""
 
-    def __init__(self, rank: Rank, tokens: Dataset, **options: Any) -> None:
-        super().__init__(train_dataset=tokens, **options)
-        self.rank, self.tokens = rank, tokens
+    def __init__(self, rank: Rank, tokens: Dataset, trained_tokens: TrainedTokens | None, **options: Any) -> None:
+        loss = trained_tokens.global_batch_loss if trained_tokens else global_batch_loss
+        super().__init__(train_dataset=tokens, compute_loss_func=loss, **options)
+        self.rank, self.tokens, self.trained_tokens = rank, tokens, trained_tokens
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        """The Trainer's, which calls compute_loss_func and scales by the number of ranks."""
+        if self.trained_tokens is None:
+            return super().compute_loss(model, inputs, *arguments, **options)
+        with self.trained_tokens.of(inputs["labels"]):
+            return super().compute_loss(model, inputs, *arguments, **options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This rank's micro-batches. Not handed to accelerate, which would shard them once more.
@@ -77,10 +86,12 @@ def training_arguments(
     device: Device,
     precision: Precision,
     strategy: dict[str, Any],
+    *,
+    autocast: bool = True,
 ) -> TrainingArguments:
-    """The Trainer's arguments: autocast in the base's half type, GradScaler for fp16, no reports to any service.
+    """The Trainer's arguments: GradScaler for fp16, no reports to any service.
 
-    `strategy` is what `strategy_arguments` returned.
+    `strategy` is what `strategy_arguments` returned, `autocast` what `uses_autocast` did.
     """
     arguments = TrainingArguments(
         output_dir=str(output_dir),
@@ -96,7 +107,7 @@ def training_arguments(
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
         fp16=precision == "fp16",
-        bf16=precision == "bf16",
+        bf16=precision == "bf16" and autocast,
         use_cpu=device == "cpu",
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
@@ -111,7 +122,7 @@ def training_arguments(
     )
     arguments.device  # noqa: B018  counts the GPUs, which the next line corrects
     # accelerate launch may have left another one in the environment, which TrainingArguments believes
-    arguments.mixed_precision = "no" if precision == "fp32" else precision
+    arguments.mixed_precision = "no" if precision == "fp32" or not autocast else precision
     # a process that sees several GPUs and whose model fits one would otherwise be wrapped in DataParallel
     arguments._n_gpu = min(arguments.n_gpu, 1)
     if arguments.fsdp_plugin_args is not None:
@@ -135,15 +146,17 @@ def make_trainer(
     arguments: TrainingArguments,
     rank: Rank,
     callbacks: Sequence[TrainerCallback],
+    trained_tokens: TrainedTokens | None = None,
 ) -> LoraTrainer:
     """A trainer for `tokens` (columns input_ids and labels); it prints nothing, callbacks say what happens."""
+    selects_logits = trained_tokens is None and can_select_logits(model)
     trainer = LoraTrainer(
         rank,
         tokens,
+        trained_tokens,
         model=model,
         args=arguments,
-        data_collator=PadToLongest(int(tokenizer.pad_token_id), selects_logits=can_select_logits(model)),
-        compute_loss_func=global_batch_loss,
+        data_collator=PadToLongest(int(tokenizer.pad_token_id), selects_logits=selects_logits),
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
