@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lft.core.rank import Rank
-from lft.train.lora_forward import drop_mask, quicken
+from lft.train.lora_forward import LoraUpdate, drop_mask, quicken
 from tests.train import styles
 
 SIZE = torch.zeros(1000, 1001)  # no multiple of four
@@ -51,25 +51,18 @@ def test_gradient_checkpointing_repeats_the_same_dropout() -> None:
     assert styles.distance(step(checkpointing=True), step(checkpointing=False)) < 1e-6
 
 
-def test_the_gradients_are_those_of_the_loss_with_this_very_dropout() -> None:
-    model = styles.tiny("llama", dropout=0.3, dtype=torch.float64)
-    quicken(model.double(), Rank())
-    row = styles.rows()[3]
+@pytest.mark.parametrize("probability", [0.0, 0.3])
+def test_the_update_and_its_gradients_are_those_of_the_formula(probability: float) -> None:
+    torch.manual_seed(0)
+    x, weight, a, b = (
+        torch.randn(*shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 5, 6), (7, 6), (3, 6), (7, 3))
+    )
+    kept = drop_mask(x, probability, rank=0) if probability else None
 
-    def loss() -> torch.Tensor:
-        torch.manual_seed(3)
-        result: torch.Tensor = model(**row, use_cache=False).loss
+    def update(x: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = LoraUpdate.apply(x @ weight.T, x, a, b, 1.7, kept)  # type: ignore[no-untyped-call]
         return result
 
-    loss().backward()
-    found = styles.gradients(model)
-    for name, parameter in model.named_parameters():
-        if name in found and ("0.self_attn.q_proj" in name or "1.mlp.down_proj" in name):
-            direction, change = found[name] / found[name].norm(), 1e-3
-            with torch.no_grad():
-                parameter += change * direction
-                higher = loss()
-                parameter -= 2 * change * direction
-                lower = loss()
-                parameter += change * direction
-            assert float((higher - lower) / (2 * change)) == pytest.approx(float(found[name].norm()), rel=1e-4)
+    formula = x @ weight.T + 1.7 * (x if kept is None else x * kept) @ a.T @ b.T
+    torch.testing.assert_close(update(x, weight, a, b), formula)
+    assert torch.autograd.gradcheck(update, (x, weight, a, b))
