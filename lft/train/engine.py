@@ -57,7 +57,7 @@ def make_engine(model: PeftModel, rank: Rank, strategy: Strategy, device: Device
         attention = f"padded batches: rows of a pack would see each other in {type(base).__name__}"
     problem = "its layers are on several GPUs" if is_spread(model) else TrainedTokens.problem(model)
     trained_tokens = TrainedTokens(model) if problem is None else None
-    if not uses_autocast(strategy, precision):
+    if strategy != "zero3" and not uses_autocast(strategy, precision):
         quicken(model, rank)
     loss = "in chunks over the trained tokens" if problem is None else f"over the model's own logits: {problem}"
     return Engine(packs, trained_tokens, (f"attention  {attention}", f"loss       {loss}"))
