@@ -12,7 +12,7 @@ from lft.core.settings import Precision, Strategy
 from lft.train.attention import choose_attention, rows_stay_apart
 from lft.train.lora_forward import quicken
 from lft.train.loss import TrainedTokens
-from lft.train.strategy import is_spread
+from lft.train.strategy import SHARDED, is_spread
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,12 @@ class Engine:
     reasons: tuple[str, ...]
 
 
-def uses_autocast(strategy: Strategy, precision: Precision) -> bool:
+def uses_autocast(precision: Precision, *, sharded: bool) -> bool:
     """Whether the forward pass runs under autocast; float32 adapters in a bf16 model need none, being cast themselves.
 
     DeepSpeed and FSDP2 cast the weights they gather; fp16 stays with autocast and GradScaler.
     """
-    return precision == "fp16" or (precision == "bf16" and strategy in ("zero2", "zero3", "fsdp"))
+    return precision == "fp16" or (precision == "bf16" and sharded)
 
 
 def make_engine(model: PeftModel, rank: Rank, strategy: Strategy, device: Device, precision: Precision) -> Engine:
@@ -39,25 +39,26 @@ def make_engine(model: PeftModel, rank: Rank, strategy: Strategy, device: Device
 
     Before the model is wrapped. Every rank decides alike.
     """
-    base = cast(PreTrainedModel, model.get_base_model())
-    own = str(base.config._attn_implementation)
-    name, attention = choose_attention(base, device)
-    packs = True
-    if name != own:
-        base.set_attn_implementation(name)
-    if strategy != "zero3":  # no rank has whole weights to try it with
-        packs = rows_stay_apart(base)
-        if not packs and name != own:
-            base.set_attn_implementation(own)
-            packs = rows_stay_apart(base)
-            attention = f"{own} with a mask: {attention} was tried and rows saw each other"
-    else:
-        packs = base._supports_attention_backend
-    if not packs:
-        attention = f"padded batches: rows of a pack would see each other in {type(base).__name__}"
+    packs, attention = _settle_attention(cast(PreTrainedModel, model.get_base_model()), strategy, device)
     problem = "its layers are on several GPUs" if is_spread(model) else TrainedTokens.problem(model)
     trained_tokens = TrainedTokens(model) if problem is None else None
-    if strategy != "zero3" and not uses_autocast(strategy, precision):
+    if strategy != "zero3" and not uses_autocast(precision, sharded=strategy in SHARDED):
         quicken(model, rank)
     loss = "in chunks over the trained tokens" if problem is None else f"over the model's own logits: {problem}"
     return Engine(packs, trained_tokens, (f"attention  {attention}", f"loss       {loss}"))
+
+
+def _settle_attention(base: PreTrainedModel, strategy: Strategy, device: Device) -> tuple[bool, str]:
+    """The fastest attention that keeps rows of a pack apart, tried; False where there is none, and why."""
+    own = str(base.config._attn_implementation)
+    name, reason = choose_attention(base, device)
+    reasons = {name: reason}
+    reasons.setdefault(own, f"{own} with a mask: rows saw each other, or it failed, {reason}")
+    for name, reason in reasons.items():
+        if base.config._attn_implementation != name:
+            base.set_attn_implementation(name)
+        if strategy == "zero3":  # no rank has whole weights to try it with
+            return bool(base._supports_attention_backend), reason
+        if rows_stay_apart(base):
+            return True, reason
+    return False, f"padded batches: rows of a pack would see each other in {type(base).__name__}"

@@ -22,7 +22,7 @@ from lft.data.shards import tokenize_sharded
 from lft.data.tokenization import TokenCounts, TokenRules
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
-from lft.train.engine import make_engine, uses_autocast
+from lft.train.engine import make_engine
 from lft.train.generation import generate_answers, length_batches, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
 from lft.train.memory import translating_out_of_memory
@@ -237,13 +237,7 @@ class LLMFineTuner:
         )
         folder = Path(self.output_dir)
         arguments = training_arguments(
-            settings,
-            gradient_accumulation_steps,
-            folder,
-            self.device,
-            self.precision,
-            shared,
-            autocast=uses_autocast(self.strategy, self.precision),
+            settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
         )
         engine = make_engine(self.peft_model, self.rank, self.strategy, self.device, self.precision)
         for reason in engine.reasons:

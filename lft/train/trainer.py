@@ -18,6 +18,7 @@ from lft.core.settings import Precision, TrainingSettings
 from lft.train.adapter import gather_adapter, write_adapter
 from lft.train.batches import PadToLongest, RankBatchSampler
 from lft.train.checkpoint import complete, make_room
+from lft.train.engine import uses_autocast
 from lft.train.loss import TrainedTokens, global_batch_loss
 from lft.train.strategy import fsdp_precision, is_spread
 
@@ -86,13 +87,12 @@ def training_arguments(
     device: Device,
     precision: Precision,
     strategy: dict[str, Any],
-    *,
-    autocast: bool = True,
 ) -> TrainingArguments:
     """The Trainer's arguments: GradScaler for fp16, no reports to any service.
 
-    `strategy` is what `strategy_arguments` returned, `autocast` what `uses_autocast` did.
+    `strategy` is what `strategy_arguments` returned.
     """
+    autocast = uses_autocast(precision, sharded=bool(strategy))
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         num_train_epochs=settings.num_epochs,
@@ -122,7 +122,7 @@ def training_arguments(
     )
     arguments.device  # noqa: B018  counts the GPUs, which the next line corrects
     # accelerate launch may have left another one in the environment, which TrainingArguments believes
-    arguments.mixed_precision = "no" if precision == "fp32" or not autocast else precision
+    arguments.mixed_precision = precision if autocast else "no"
     # a process that sees several GPUs and whose model fits one would otherwise be wrapped in DataParallel
     arguments._n_gpu = min(arguments.n_gpu, 1)
     if arguments.fsdp_plugin_args is not None:

@@ -117,9 +117,9 @@ def test_cross_entropy_in_chunks_is_cross_entropy(with_bias: bool, monkeypatch: 
 
 
 def test_a_bf16_base_trains_float32_adapters_without_autocast() -> None:
-    assert not uses_autocast("ddp", "bf16")
-    assert uses_autocast("fsdp", "bf16")
-    assert uses_autocast("single", "fp16")
+    assert not uses_autocast("bf16", sharded=False)
+    assert uses_autocast("bf16", sharded=True)
+    assert uses_autocast("fp16", sharded=False)
     reference = styles.tiny("llama")
     expected = styles.one_by_one(reference)
     wanted = styles.gradients(reference)
