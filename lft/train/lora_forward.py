@@ -35,7 +35,9 @@ class QuickLinear(Linear):
     def forward(self, x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
         """From x (..., in) to (..., out)."""
         adapters = self.active_adapters
-        plain = not (arguments or options or self.disable_adapters or self.merged or torch.is_autocast_enabled())
+        plain = not (
+            arguments or options or self.disable_adapters or self.merged or torch.is_autocast_enabled(x.device.type)
+        )
         if not (plain and self.training and len(adapters) == 1 and adapters[0] in self.lora_A):
             return super().forward(x, *arguments, **options)
         name = adapters[0]
