@@ -12,7 +12,7 @@ Every measurement is a process of its own, which has imported its libraries and 
 
 Rows are WordNet definitions as chats, repeated with a counter so that all differ. "a CPU second" is rows over the CPU time of
 all processes, which other work on the machine disturbs less than the clock. Memory is the most that the process and all it
-started held at once, looked at every 20 ms: resident, and of that anonymous (not the pages of mapped files).
+started held at once, looked at four times a second: resident, and of that anonymous (not the pages of mapped files).
 
 TRL needs an environment of its own, here with the packages of this one beside it:
 
@@ -42,7 +42,7 @@ TEMPLATE = (
 )
 """For all contenders: without the system prompt of the model's own, which lft would tokenize once and the others each time."""
 RAW_BATCH = 1000
-LOOK_SECONDS = 0.02
+LOOK_SECONDS = 0.25
 TRL_ROWS = 100_000
 """More take minutes, and are no faster a row."""
 Measured = dict[str, float]
@@ -198,6 +198,7 @@ def child_lft(name: str, file: Path, model: str, processes: int) -> None:
     if name == "lft again":
         timed(lambda: prepare_here(settings))
         return
+    import lft.data.token_block  # noqa: F401  which is imported where tokens are made
     from lft.train.model import tokenizer_loader
 
     tokenize_serially()

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from lft.data.shard_format import IGNORED
+from lft.train.attention import row_borders
 from lft.train.loss import predicting_positions
 
 Row = Mapping[str, Any]
@@ -60,7 +61,8 @@ class PackRows:
             for length in [*(len(row["input_ids"]) for row in rows), len(line)]:
                 line[start : start + length] = np.arange(min(length, len(line) - start))
                 start += length
-        return batch | {"position_ids": torch.from_numpy(positions), "use_cache": False}
+        position_ids = torch.from_numpy(positions)
+        return batch | row_borders(position_ids) | {"position_ids": position_ids, "use_cache": False}
 
 
 def _filled(lines: Sequence[Sequence[Row]], pad_token_id: int, *, selects_logits: bool) -> dict[str, Any]:

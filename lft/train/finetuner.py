@@ -26,6 +26,7 @@ from lft.data.token_rows import TokenRows
 from lft.data.writing import usual_style
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
+from lft.train.engine import make_engine
 from lft.train.generation import answer_all, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
 from lft.train.memory import translating_out_of_memory
@@ -48,7 +49,7 @@ from lft.train.strategy import (
     strategy_arguments,
     usual_strategy,
 )
-from lft.train.trainer import make_trainer, training_arguments
+from lft.train.trainer import batch_items, make_trainer, token_rows, training_arguments
 
 Prompt = str | tuple[str, str]
 """A prompt, or a prompt and the reference its answer is compared with."""
@@ -233,34 +234,26 @@ class LLMFineTuner:
             raise CallOrderError("train() needs an adapter", next_step="call load_model(), then setup_lora()")
         if len(train_dataset) == 0:
             raise DataError("train() needs rows, and there are none")
-        if isinstance(train_dataset, Dataset):
-            train_dataset = _token_rows(train_dataset, self.tokenizer.pad_token_id)
+        rows = token_rows(train_dataset, self.tokenizer.pad_token_id)
         asked = {"num_epochs": num_epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         settings = TrainingSettings.model_validate(settings.model_dump() | asked)
         check_order(self.strategy, self.rank.world_size, self.deepspeed, settings, gradient_accumulation_steps)
+        folder, layers = Path(self.output_dir), layer_classes(self.peft_model)
         shared = strategy_arguments(
-            self.strategy,
-            self.rank,
-            self.device,
-            deepspeed=self.deepspeed,
-            precision=self.precision,
-            layers=layer_classes(self.peft_model),
+            self.strategy, self.rank, self.device, deepspeed=self.deepspeed, precision=self.precision, layers=layers
         )
-        folder = Path(self.output_dir)
         arguments = training_arguments(
             settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
         )
+        engine = make_engine(self.peft_model, self.rank, self.strategy, self.device, self.precision)
+        size = min(pack_size, self._longest or pack_size) if pack_size else None
+        items, packing = batch_items(rows, size, settings.seed, engine)
+        for line in (*engine.reasons, *packing):
+            self.announce(line)
         check = CheckStrategy(self.strategy, self.rank.world_size)
         told = [check, *(callbacks or [SayLoss(self.announce)])]
         check.trainer = trainer = make_trainer(
-            self.peft_model,
-            self.tokenizer,
-            train_dataset,
-            arguments,
-            self.rank,
-            told,
-            pack_size=min(pack_size, self._longest or pack_size) if pack_size else None,
-            group_by_length=settings.group_by_length,
+            self.peft_model, self.tokenizer, items, arguments, self.rank, told, engine.trained_tokens, settings
         )
         with translating_out_of_memory():
             trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
@@ -340,9 +333,3 @@ class LLMFineTuner:
         if self.model is None:
             raise CallOrderError(f"{method}() needs the model", next_step="call load_model() first")
         return self.model
-
-
-def _token_rows(dataset: Dataset, pad_token_id: int | None) -> TokenRows:
-    if "input_ids" not in dataset.column_names:
-        raise CallOrderError("train() needs tokenized rows", next_step="pass what prepare_dataset() returns")
-    return TokenRows.from_dataset(dataset, pad_token_id)

@@ -3,12 +3,22 @@
 A mean of means over micro-batches or ranks would weigh tokens of short rows more (transformers#34191).
 """
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
-from torch.nn.functional import cross_entropy
+from peft import PeftModel
+from torch import nn
+from torch.nn.functional import cross_entropy, linear
+from transformers import PreTrainedModel
 
 from lft.data.shard_format import IGNORED
+
+CHUNK_LOGITS = 2**24
+"""Logits held at a time: 64 MiB of float32, 341 tokens of a vocabulary of 49,152."""
+CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
+"""Settings by which a model's forward changes what its output projection returns."""
 
 
 def predicting_positions(labels: torch.Tensor) -> torch.Tensor:
@@ -46,3 +56,94 @@ def global_batch_loss(
     losses, _ = token_losses(outputs.logits, labels)
     count = num_items_in_batch if num_items_in_batch is not None else max(losses.numel(), 1)
     return losses.sum() / count
+
+
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """Sum of the cross entropies, without holding the logits: a chunk's gradient is computed right after its loss."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> torch.Tensor:
+        """Of hidden (tokens, width), with weight (vocabulary, width) and bias of the frozen projection, targets (tokens,)."""
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden)
+        step = max(CHUNK_LOGITS // weight.shape[0], 1)
+        for start in range(0, len(hidden), step):
+            part, wanted = hidden[start : start + step], targets[start : start + step, None]
+            logits = linear(part, weight, bias).float()
+            normaliser = logits.logsumexp(dim=1, keepdim=True)
+            total += (normaliser - logits.gather(1, wanted)).sum()
+            d_logits = logits.sub_(normaliser).exp_()
+            d_logits.scatter_add_(1, wanted, torch.full_like(normaliser, -1.0))
+            torch.mm(d_logits.to(hidden.dtype), weight, out=gradient[start : start + step])
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, factor: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradient of `hidden`; nothing else is trained here."""
+        (gradient,) = ctx.saved_tensors
+        return gradient * factor.to(gradient.dtype), None, None, None
+
+
+def _base(model: PeftModel) -> PreTrainedModel:
+    return cast(PreTrainedModel, model.get_base_model())
+
+
+class TrainedTokens:
+    """Makes the output projection of a model return the loss of its trained tokens in place of their logits.
+
+    It happens inside of the model's forward, where DDP, ZeRO and FSDP2 have the weights at hand, and only while `of` is
+    entered. Gemma's soft caps and the like are applied after the projection: `problem` says where it cannot be done.
+    """
+
+    def __init__(self, model: PeftModel) -> None:
+        head = _base(model).get_output_embeddings()
+        assert isinstance(head, nn.Linear)
+        self.head = head
+        self._labels: torch.Tensor | None = None
+        self._exact = torch.zeros(())
+        self._plain_forward = head.forward
+        head.forward = self._forward  # type: ignore[method-assign, assignment]
+
+    @staticmethod
+    def problem(model: PeftModel) -> str | None:
+        """Why the model's own logits have to be used; None where they need not."""
+        base = _base(model)
+        head = base.get_output_embeddings()
+        if type(head) is not nn.Linear:
+            return f"the output projection is a {type(head).__name__}"
+        if any(parameter.requires_grad for parameter in head.parameters()):
+            return "the output projection is trained"
+        changed = [name for name in CHANGES_LOGITS if getattr(base.config, name, None) not in (None, 1, 1.0)]
+        return f"the model changes its logits by {changed[0]}" if changed else None
+
+    @contextmanager
+    def of(self, labels: torch.Tensor) -> Iterator[None]:
+        """Within it, a forward pass of the model on one batch returns its loss as `logits`; labels (rows, tokens)."""
+        self._labels = labels
+        try:
+            yield
+        finally:
+            self._labels = None
+
+    def _forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        if self._labels is None:
+            return self._plain_forward(hidden)
+        labels = self._labels.to(hidden.device)
+        trained = labels[:, 1:] != IGNORED
+        weight, bias = self.head.weight, self.head.bias
+        kept = hidden[:, :-1][trained].to(weight.dtype)
+        loss: torch.Tensor = ChunkedCrossEntropy.apply(kept, weight, bias, labels[:, 1:][trained])  # type: ignore[no-untyped-call]
+        self._exact = loss.detach()
+        return loss.view(1, 1, 1)
+
+    def global_batch_loss(
+        self, outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """As `global_batch_loss`, of what the model returned within `of`."""
+        count = num_items_in_batch if num_items_in_batch is not None else max(int((labels[:, 1:] != IGNORED).sum()), 1)
+        returned: torch.Tensor = outputs.logits.float().sum()
+        # FSDP2 rounds what a model returns to half precision
+        return (returned + (self._exact.to(returned.device) - returned).detach()) / count

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from peft import PeftModel
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
@@ -18,16 +20,19 @@ from transformers import (
 )
 from transformers.trainer_callback import PrinterCallback
 
+from lft.core.errors import CallOrderError
 from lft.core.precision import Device
 from lft.core.rank import Rank
 from lft.core.settings import Precision, TrainingSettings
+from lft.core.words import counted, percent
 from lft.data.packing import PackedRows, pack
 from lft.data.token_rows import TokenRows
 from lft.train.adapter import gather_adapter, write_adapter
 from lft.train.batches import PackRows, PadToLongest
 from lft.train.checkpoint import complete, make_room
+from lft.train.engine import Engine, uses_autocast
 from lft.train.isolation import assert_isolated
-from lft.train.loss import global_batch_loss
+from lft.train.loss import TrainedTokens, global_batch_loss
 from lft.train.sampling import RankBatchSampler
 from lft.train.strategy import fsdp_precision, is_spread
 
@@ -35,9 +40,26 @@ from lft.train.strategy import fsdp_precision, is_spread
 class LoraTrainer(Trainer):
     """A Trainer whose batches follow lft's order and whose checkpoints hold the whole adapter, under every strategy."""
 
-    def __init__(self, rank: Rank, items: TokenRows | PackedRows, *, group_by_length: bool, **options: Any) -> None:
-        super().__init__(train_dataset=items, **options)
+    def __init__(
+        self,
+        rank: Rank,
+        items: TokenRows | PackedRows,
+        trained_tokens: TrainedTokens | None,
+        *,
+        group_by_length: bool,
+        **options: Any,
+    ) -> None:
+        loss = trained_tokens.global_batch_loss if trained_tokens else global_batch_loss
+        super().__init__(train_dataset=items, compute_loss_func=loss, **options)
         self.rank, self.items, self.group_by_length = rank, items, group_by_length
+        self.trained_tokens = trained_tokens
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
+        """The Trainer's, which calls compute_loss_func and scales by the number of ranks."""
+        if self.trained_tokens is None:
+            return super().compute_loss(model, inputs, *arguments, **options)
+        with self.trained_tokens.of(inputs["labels"]):
+            return super().compute_loss(model, inputs, *arguments, **options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """This rank's micro-batches. Not handed to accelerate, which would shard them once more.
@@ -108,10 +130,11 @@ def training_arguments(
     precision: Precision,
     strategy: dict[str, Any],
 ) -> TrainingArguments:
-    """The Trainer's arguments: autocast in the base's half type, GradScaler for fp16, no reports to any service.
+    """The Trainer's arguments: GradScaler for fp16, no reports to any service.
 
     `strategy` is what `strategy_arguments` returned.
     """
+    autocast = uses_autocast(precision, sharded=bool(strategy))
     arguments = TrainingArguments(
         output_dir=str(output_dir),
         num_train_epochs=settings.num_epochs,
@@ -126,7 +149,7 @@ def training_arguments(
         max_grad_norm=settings.max_grad_norm,
         seed=settings.seed,
         fp16=precision == "fp16",
-        bf16=precision == "bf16",
+        bf16=precision == "bf16" and autocast,
         use_cpu=device == "cpu",
         logging_steps=settings.log_every,
         logging_nan_inf_filter=False,  # it would hide a loss that is not finite
@@ -141,7 +164,7 @@ def training_arguments(
     )
     arguments.device  # noqa: B018  counts the GPUs, which the next line corrects
     # accelerate launch may have left another one in the environment, which TrainingArguments believes
-    arguments.mixed_precision = "no" if precision == "fp32" else precision
+    arguments.mixed_precision = precision if autocast else "no"
     # a process that sees several GPUs and whose model fits one would otherwise be wrapped in DataParallel
     arguments._n_gpu = min(arguments.n_gpu, 1)
     if arguments.fsdp_plugin_args is not None:
@@ -158,35 +181,54 @@ def can_select_logits(model: PeftModel) -> bool:
     return takes_it and not is_spread(model)
 
 
+def token_rows(rows: Dataset | TokenRows, pad_token_id: int | None) -> TokenRows:
+    """A caller's tokenized data set as rows of tokens. Raises CallOrderError where it is not tokenized."""
+    if isinstance(rows, TokenRows):
+        return rows
+    if "input_ids" not in rows.column_names:
+        raise CallOrderError("train() needs tokenized rows", next_step="pass what prepare_dataset() returns")
+    return TokenRows.from_dataset(rows, pad_token_id)
+
+
+def batch_items(
+    rows: TokenRows, pack_size: int | None, seed: int, engine: Engine
+) -> tuple[TokenRows | PackedRows, list[str]]:
+    """What batches are made of, and lines about it: packs of at most `pack_size` tokens if the model can, else rows."""
+    if pack_size is None:
+        return rows, []
+    if not engine.packs:
+        return rows, ["packing    none in this model: batch sizes count rows, not packs"]
+    packs = pack(rows.lengths, pack_size, seed)
+    filled = f"{counted(len(packs), 'pack')} of at most {pack_size:,} tokens, {percent(packs.fill, 1)} filled"
+    return PackedRows(rows, packs), [f"packing    {counted(len(rows), 'row')} in {filled}"]
+
+
 def make_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    rows: TokenRows,
+    items: TokenRows | PackedRows,
     arguments: TrainingArguments,
     rank: Rank,
     callbacks: Sequence[TrainerCallback],
-    *,
-    pack_size: int | None = None,
-    group_by_length: bool = True,
+    trained_tokens: TrainedTokens | None,
+    settings: TrainingSettings,
 ) -> LoraTrainer:
-    """A trainer for `rows`, or for packs of them of at most `pack_size` tokens, which the batch sizes then count.
-
-    It prints nothing, callbacks say what happens.
-    """
-    items = PackedRows(rows, pack(rows.lengths, pack_size, arguments.seed)) if pack_size else rows
-    collate = PackRows if pack_size else PadToLongest
+    """A trainer for `items`, rows or packs, which the batch sizes count; it prints nothing, callbacks say what happens."""
+    is_packed = isinstance(items, PackedRows)
+    selects_logits = trained_tokens is None and can_select_logits(model)
+    collate = PackRows if is_packed else PadToLongest
     trainer = LoraTrainer(
         rank,
         items,
-        group_by_length=group_by_length and not pack_size,
+        trained_tokens,
+        group_by_length=settings.group_by_length and not is_packed,
         model=model,
         args=arguments,
-        data_collator=collate(int(tokenizer.pad_token_id), selects_logits=can_select_logits(model)),
-        compute_loss_func=global_batch_loss,
+        data_collator=collate(int(tokenizer.pad_token_id), selects_logits=selects_logits),
         processing_class=tokenizer,
         callbacks=list(callbacks),
     )
     trainer.remove_callback(PrinterCallback)
-    if pack_size:
+    if is_packed:
         trainer.add_callback(CheckIsolation(trainer))
     return trainer

@@ -1,0 +1,64 @@
+"""What a training step is computed with: attention, loss and adapter arithmetic, chosen for a model, with the reasons."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from lft.core.precision import Device
+from lft.core.rank import Rank
+from lft.core.settings import Precision, Strategy
+from lft.train.attention import choose_attention, rows_stay_apart
+from lft.train.lora_forward import quicken
+from lft.train.loss import TrainedTokens
+from lft.train.strategy import SHARDED, is_spread
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How steps are computed; `reasons` are lines for the user."""
+
+    packs: bool
+    """Whether rows may share a pack: they cannot see each other in this model."""
+    trained_tokens: TrainedTokens | None
+    """Computes the loss; None where the model's own logits are used."""
+    reasons: tuple[str, ...]
+
+
+def uses_autocast(precision: Precision, *, sharded: bool) -> bool:
+    """Whether the forward pass runs under autocast; float32 adapters in a bf16 model need none, being cast themselves.
+
+    DeepSpeed and FSDP2 cast the weights they gather; fp16 stays with autocast and GradScaler.
+    """
+    return precision == "fp16" or (precision == "bf16" and sharded)
+
+
+def make_engine(model: PeftModel, rank: Rank, strategy: Strategy, device: Device, precision: Precision) -> Engine:
+    """Set `model` up for training steps; evaluation and generation with it stay what they are.
+
+    Before the model is wrapped. Every rank decides alike.
+    """
+    packs, attention = _settle_attention(cast(PreTrainedModel, model.get_base_model()), strategy, device)
+    problem = "its layers are on several GPUs" if is_spread(model) else TrainedTokens.problem(model)
+    trained_tokens = TrainedTokens(model) if problem is None else None
+    if strategy != "zero3" and not uses_autocast(precision, sharded=strategy in SHARDED):
+        quicken(model, rank)
+    loss = "in chunks over the trained tokens" if problem is None else f"over the model's own logits: {problem}"
+    return Engine(packs, trained_tokens, (f"attention  {attention}", f"loss       {loss}"))
+
+
+def _settle_attention(base: PreTrainedModel, strategy: Strategy, device: Device) -> tuple[bool, str]:
+    """The fastest attention that keeps rows of a pack apart, tried; False where there is none, and why."""
+    own = str(base.config._attn_implementation)
+    name, reason = choose_attention(base, device)
+    reasons = {name: reason}
+    reasons.setdefault(own, f"{own} with a mask: rows saw each other, or it failed, {reason}")
+    for name, reason in reasons.items():
+        if base.config._attn_implementation != name:
+            base.set_attn_implementation(name)
+        if strategy == "zero3":  # no rank has whole weights to try it with
+            return bool(base._supports_attention_backend), reason
+        if rows_stay_apart(base):
+            return True, reason
+    return False, f"padded batches: rows of a pack would see each other in {type(base).__name__}"
