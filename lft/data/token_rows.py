@@ -80,7 +80,10 @@ def _flat(batches: Sequence[pa.RecordBatch], name: str) -> tuple[list[np.ndarray
     """The values of a list column, one behind the other, and where each row begins among them, for each batch."""
     columns = [batch.column(name) for batch in batches]
     offsets = [to_numpy(column.offsets).astype(np.int64) for column in columns]
-    return [to_numpy(column.flatten()) for column in columns], [of_one - of_one[0] for of_one in offsets]
+    values = [
+        to_numpy(column.values)[of_one[0] : of_one[-1]] for column, of_one in zip(columns, offsets, strict=True)
+    ]  # not column.flatten(), which imports pyarrow.compute
+    return values, [of_one - of_one[0] for of_one in offsets]
 
 
 def _trimmed(batch: pa.RecordBatch, pad_token_id: int | None) -> pa.RecordBatch:
