@@ -127,9 +127,11 @@ def rows_stay_apart(model: PreTrainedModel) -> bool:
         return False
     finally:
         model.train(was_training)
-    rounding = float(torch.finfo(model.dtype).eps * alone.abs().max())
-    isolated = float((after - otherwise).abs().max()) <= 2 * rounding
-    return isolated and float((after - alone).abs().max()) <= 20 * rounding  # another shape, another order of sums
+    largest = float(alone.abs().max())
+    isolated = float((after - otherwise).abs().max()) <= 2 * torch.finfo(model.dtype).eps * largest
+    # another shape, another order of sums: 4e-6 in float32, 0.1 in bf16 after 30 layers; a wrong place is off by about 1
+    tolerance = 1e-3 if model.dtype == torch.float32 else 0.3
+    return isolated and float((after - alone).norm()) <= tolerance * float(alone.norm())
 
 
 def _after(first: torch.Tensor, row: torch.Tensor, places: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
