@@ -7,6 +7,7 @@ import click
 
 from lft.cli.options import data_options, settings_from
 from lft.cli.preparing import prepare_here
+from lft.data.prepare import MOST_LISTED
 
 
 @click.command("prepare")
@@ -28,4 +29,9 @@ def command(
     prepared = prepare_here(settings_from(run_file, demo, sets, flags), processes=procs, rehash=rehash)
     for line in prepared.manifest.words:
         click.echo(f"  {line}")
+    left_out = prepared.manifest.bad
+    for file, where, problem in left_out[:MOST_LISTED]:
+        click.echo(f"  left out   {prepared.source.place(file, where)}  {problem}")
+    if len(left_out) > MOST_LISTED:
+        click.echo(f"  left out   {len(left_out) - MOST_LISTED:,} more bad rows")
     click.echo(f"  cache      {prepared.folder}")

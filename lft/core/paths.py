@@ -65,7 +65,9 @@ def source_files(source: str) -> list[Path]:
     if path.is_file():
         return [path]
     found = [Path(name) for name in glob.glob(str(path), recursive=True)] if is_glob(source) else list(path.iterdir())
-    return sorted(file for file in found if file.is_file() and data_kind(file) in DATA_SUFFIXES)
+    return sorted(
+        file for file in found if file.is_file() and data_kind(file) in DATA_SUFFIXES and not file.name.startswith(".")
+    )
 
 
 def input_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ MANY_SHARED_PROMPTS = 0.01
 HELD_WHOLE = 99
 """Percentile of the lengths that a better max_length is to hold."""
 LONGEST_SHOWN = 3
-PLACES_SHOWN = 5
+PLACES_SHOWN = 20
 
 
 class Columns(Protocol):

@@ -114,7 +114,7 @@ def _turns(row: Row, column: str, form: str | None) -> Turns:
     is_plain = True
     for message in messages:
         try:
-            role = ROLES[message[role_key]]
+            role = ROLES[message[role_key].lower()]
             content = message.get(content_key)
         except (KeyError, TypeError, AttributeError):
             raise BadRow(_what_is_wrong(column, len(roles) + 1, message, role_key, content_key)) from None
@@ -190,7 +190,7 @@ def _what_is_wrong(column: str, number: int, message: Any, role_key: str, conten
     turn = f"{column} turn {number}"
     if not isinstance(message, Mapping):
         return f"{turn} is no message; an object with {role_key} and {content_key} is expected"
-    if role_key in message and not (isinstance(message[role_key], str) and message[role_key] in ROLES):
+    if role_key in message and not (isinstance(message[role_key], str) and message[role_key].lower() in ROLES):
         return f"{turn} has the role {json.dumps(message[role_key], default=str)}; known are {', '.join(ROLES)}"
     missing = [key for key in (role_key, content_key) if key not in message]
     return f"{turn} has no {' and no '.join(missing)}"

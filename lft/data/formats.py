@@ -72,7 +72,7 @@ def _templates(data: DataSettings, kinds: dict[str, str]) -> RowFormat:
     if data.completion_template is None:
         raise DataError(
             "data.prompt_template is given, and data.completion_template is not",
-            next_step='add what is to be learned, for example: --set "data.completion_template={answer}"',
+            next_step="add what is to be learned, for example: --set \"data.completion_template='{answer}'\"",
         )
     pieces = {}
     for setting in ("prompt_template", "completion_template"):
@@ -107,7 +107,13 @@ def _conversation(kinds: dict[str, str], named: list[str] | None) -> RowFormat |
     tools, system = by_name.get("tools"), by_name.get("system")
     if prompt in forms and completion in forms:
         return ConversationFormat(prompt, completion, tools)
-    found = [name for name in forms if named or name.lower() in CONVERSATIONS]
+    found = [name for name in forms if named or name.lower() in CONVERSATIONS] or list(forms)[: len(forms) == 1]
+    unread = [name for name in kinds if name.lower() in CONVERSATIONS and kinds[name] not in ("null", *forms.values())]
+    if not found and unread and not named:
+        raise DataError(
+            f"column {unread[0]} should hold a conversation, but holds {kinds[unread[0]]}; a list of messages is expected",
+            next_step='write it as [{"role": ..., "content": ...}, ...], or ' + NAME_THEM,
+        )
     if len(found) > 1:
         raise DataError(
             f"columns {' and '.join(found)} both hold conversations",
@@ -134,13 +140,16 @@ def _columns(kinds: dict[str, str]) -> RowFormat:
         return ColumnFormat(tuple(asking + optional), answering[0], system)
     if asking and len(answering) > 1:
         raise _unclear(f"columns {', '.join(answering)} could all answer {asking[0]}", kinds)
-    if asking:
-        unread = [name for name in kinds if name.lower() in ANSWERING]
-        if unread:
-            raise DataError(
-                f"column {unread[0]} should answer {asking[0]}, but holds {kinds[unread[0]]}; text is expected",
-                next_step="make it text, or " + NAME_THEM,
-            )
+    unread = [name for name, kind in kinds.items() if name.lower() in (*ASKING, *ANSWERING) and name not in texts]
+    unread = [name for name in unread if kinds[name] != "null"]
+    if unread and (asking or answering):
+        part = "ask" if unread[0].lower() in ASKING else f"answer {asking[0]}" if asking else "answer"
+        raise DataError(
+            f"column {unread[0]} should {part}, but holds {kinds[unread[0]]}; text is expected",
+            next_step="make it text, or " + NAME_THEM,
+        )
+    if asking and len(texts) > len(asking) and not plain:
+        raise _unclear(f"no column answers {asking[0]}", kinds)
     chosen = plain or [name for name in texts if _is_common(name)] or texts
     if len(chosen) == 1:
         return ColumnFormat((chosen[0],), None)

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lft.core.errors import DataError
-from lft.core.paths import expanded
+from lft.core.paths import expanded, looks_local, source_files
 from lft.core.rank import Rank, tokenize_serially
 from lft.core.settings import DataSettings, ModelSettings
 from lft.data.bad_rows import BadRows, bad_rows_error, find_bad_rows
@@ -17,13 +17,14 @@ from lft.data.cache_entry import hold
 from lft.data.cache_key import cache_key, tokenizer_in_memory, tokenizer_on_disk
 from lft.data.example import BadRow, Example
 from lft.data.forks import forked
-from lft.data.formats import RowFormat, recognise
+from lft.data.formats import RowFormat, recognise, unused_columns
 from lft.data.manifest import HowWritten, Manifest, read_manifest, remove_manifest, write_manifest
 from lft.data.prepared import Prepared
 from lft.data.shard_format import BlockCounts
-from lft.data.shards import make_shards, read_counts, shard_path
+from lft.data.shards import make_shards, read_count, shard_path
 from lft.data.source import Block, Source
 from lft.data.sources import open_source
+from lft.data.spool import forget_spool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,6 +64,9 @@ def prepare(
     `rehash` reads all bytes of the source again and makes those blocks anew that are others; one process at a time.
     Raises DataError for data that cannot be used, PreflightError for a tokenizer that cannot be had.
     """
+    if rehash:
+        for path in (path for each in data.sources if looks_local(each.source) for path in source_files(each.source)):
+            forget_spool(path, usable_cache())
     source = open_source(data, cache=usable_cache(), rows_needed=rows_needed)
     tokenizer = tokenizer_on_disk(model)
     if tokenizer is None:
@@ -75,8 +79,8 @@ def prepare_source(
     source: Source, data: DataSettings, tokenizer: str, load: LoadTokenizer, work: Work, *, rehash: bool = False
 ) -> Prepared:
     """As `prepare`, of an opened source, for a tokenizer named by its digest."""
-    template = template_text(data.chat_template)
-    folder = _folder(source, data, tokenizer, template)
+    template, identity = template_text(data.chat_template), source.identity()
+    folder = _folder(identity, data, tokenizer, template)
     row_format = recognise(source.head(), data)
     folder.mkdir(parents=True, exist_ok=True)
     held = hold(folder)
@@ -85,6 +89,10 @@ def prepare_source(
     manifest = read_manifest(folder)
     if manifest is None:
         manifest = _make(folder, source, data, row_format, template, load, work)
+        if source.identity() != identity:
+            for index in range(manifest.blocks):
+                shard_path(folder, index).unlink(missing_ok=True)
+            raise DataError("the data was changed while it was being prepared", next_step="type the command again")
         write_manifest(folder, manifest)
     else:
         work.announce(f"data       {manifest.rows:,} rows, tokens found in the cache")
@@ -101,7 +109,7 @@ def find_prepared(model: ModelSettings, data: DataSettings) -> Prepared | None:
     if tokenizer is None:
         return None
     source = open_source(data, cache=usable_cache())
-    folder = _folder(source, data, tokenizer, template_text(data.chat_template))
+    folder = _folder(source.identity(), data, tokenizer, template_text(data.chat_template))
     manifest = read_manifest(folder)
     if manifest is None:
         return None
@@ -124,8 +132,8 @@ def template_text(setting: str | None) -> str | None:
         ) from None
 
 
-def _folder(source: Source, data: DataSettings, tokenizer: str, template: str | None) -> Path:
-    return usable_cache() / "tokens" / cache_key(source.identity(), tokenizer, data, template)
+def _folder(identity: list[Any], data: DataSettings, tokenizer: str, template: str | None) -> Path:
+    return usable_cache() / "tokens" / cache_key(identity, tokenizer, data, template)
 
 
 def _make(
@@ -173,6 +181,7 @@ def _make(
             replace(work.rank, world_size=ranks),
             lambda made: work.between(made, len(blocks)),
         )
+    unused = unused_columns(source.head(), row_format)
     cut = "" if max_length == data.max_length else f", the model's positions, not data.max_length {data.max_length:,}"
     how = HowWritten(
         columns=tuple(row_format.columns),
@@ -180,13 +189,13 @@ def _make(
         max_length=max_length,
         pad_is_end=tokenizer.pad_token_id is not None and tokenizer.pad_token_id == tokenizer.eos_token_id,
         words=(
-            f"columns    {row_format.describe()}",
+            f"columns    {row_format.describe()}" + (f"; not used: {', '.join(unused)}" if unused else ""),
             f"written    as {chosen.words}; {tokenization.describe()}",
             f"loss on    {_TRAINED[data.loss_on]}; rows are cut at {max_length:,} tokens{cut}",
         ),
         chat_template=chosen.chat_template,
     )
-    return Manifest.of(read_counts(folder, len(blocks)), how)
+    return Manifest.of([read_count(folder, index) for index in range(len(blocks))], how)
 
 
 _TRAINED = {
@@ -256,13 +265,9 @@ def _check_bad_rows(manifest: Manifest, source: Source, data: DataSettings) -> N
 
 def _drop_stale(folder: Path, source: Source, work: Work) -> None:
     """Remove the shards of blocks whose bytes are others than those they were made of."""
-    manifest = read_manifest(folder)
-    if manifest is None:
-        return
-    stale = [index for index, block in enumerate(source.blocks) if source.digest(block) != manifest.digests[index]]
-    work.announce(
-        f"data       all bytes read again: {len(stale):,} of {manifest.blocks:,} blocks are others than before"
-    )
+    made = [index for index in range(len(source.blocks)) if shard_path(folder, index).exists()]
+    stale = [index for index in made if source.digest(source.blocks[index]) != read_count(folder, index).digest]
+    work.announce(f"data       all bytes read again: {len(stale):,} of {len(made):,} blocks are others than before")
     if stale:
         remove_manifest(folder)
         for index in stale:

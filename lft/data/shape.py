@@ -14,6 +14,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 
 from lft.core.errors import DataError
+from lft.data.plain_template import only_writes_contents
 from lft.data.template import MARK
 
 LEFT, RIGHT = " \n\t", "\t \n \t"
@@ -85,7 +86,9 @@ class Odd:
 
     def __init__(self, template: str, also: Sequence[str] = ()) -> None:
         inside, edges = set(also), set[str]()
-        for name, constant in _constants(template):
+        tree = _parsed(template)
+        self._always = not only_writes_contents(tree)
+        for name, constant in _constants(tree):
             (edges if name in _AT_THE_EDGES else inside).add(constant)
         self._inside = tuple(sorted(each for each in inside if each))
         self._edges = tuple(sorted({character for each in edges for character in each}))
@@ -93,6 +96,8 @@ class Odd:
     def any(self, contents: Sequence[str]) -> bool:
         """Whether one of the contents is odd."""
         edges = self._edges
+        if self._always:
+            return True
         for content in contents:
             if not content or content.isspace():
                 return True
@@ -115,13 +120,16 @@ class _Generation(Extension):
         return nodes.Scope(parser.parse_statements(("name:endgeneration",), drop_needle=True), lineno=line)
 
 
-def _constants(template: str) -> Iterator[tuple[str, str]]:
-    """Texts that the template compares contents with or passes to a function, method or filter, and that one's name."""
+def _parsed(template: str) -> nodes.Template:
     environment = jinja2.Environment(extensions=[loopcontrols, _Generation])  # parsed only, never rendered
     try:
-        tree = environment.parse(template)
+        return environment.parse(template)
     except jinja2.TemplateSyntaxError as error:
         raise DataError(f"the chat template is no Jinja template: line {error.lineno}: {error.message}") from None
+
+
+def _constants(tree: nodes.Template) -> Iterator[tuple[str, str]]:
+    """Texts that the template compares contents with or passes to a function, method or filter, and that one's name."""
     for compare in tree.find_all(nodes.Compare):
         if not _names(compare) & _NO_CONTENTS:
             yield from (("", each.value) for each in compare.find_all(nodes.Const) if isinstance(each.value, str))

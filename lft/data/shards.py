@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from lft.core.files import aside
 from lft.core.rank import Rank
+from lft.data.cache import full_disk_named
 from lft.data.shard_format import BlockCounts
 
 POLL_SECONDS = 0.05
@@ -63,17 +64,19 @@ def in_turn(blocks: int, rank: Rank) -> list[int]:
 def write_shard(path: Path, batch: pa.RecordBatch, counts: BlockCounts) -> None:
     """Write one shard in one step; readers see all of it or nothing."""
     schema = batch.schema.with_metadata({_COUNTS: counts.to_json()})
-    with aside(path) as temporary, pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_stream(sink, schema) as stream:
+    with (
+        full_disk_named(path),
+        aside(path) as temporary,
+        pa.OSFile(str(temporary), "wb") as sink,
+        pa.ipc.new_stream(sink, schema) as stream,
+    ):
         stream.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
-def read_counts(folder: Path, blocks: int) -> list[BlockCounts]:
-    """What became of each block, from the heads of its shards."""
-    counts = []
-    for index in range(blocks):
-        with pa.memory_map(str(shard_path(folder, index))) as source, pa.ipc.open_stream(source) as stream:
-            counts.append(BlockCounts.from_json(stream.schema.metadata[_COUNTS]))
-    return counts
+def read_count(folder: Path, index: int) -> BlockCounts:
+    """What became of a block, from the head of its shard."""
+    with pa.memory_map(str(shard_path(folder, index))) as source, pa.ipc.open_stream(source) as stream:
+        return BlockCounts.from_json(stream.schema.metadata[_COUNTS])
 
 
 def map_shards(folder: Path, blocks: int) -> list[pa.RecordBatch]:

@@ -21,6 +21,7 @@ import xxhash
 from lft.core.errors import DataError
 from lft.core.files import aside
 from lft.core.paths import data_kind, is_zipped
+from lft.data.cache import full_disk_named
 from lft.data.cache_entry import Hold, hold
 from lft.data.identity import file_identity
 from lft.data.unpack import unpack_csv, unpack_json
@@ -44,6 +45,11 @@ def needs_spool(path: Path, cache: Path) -> bool:
     return is_cut and not _made(cache, _identity(path), _suffix(path)).exists()
 
 
+def forget_spool(path: Path, cache: Path) -> None:
+    """Have a data file written out again at its next use."""
+    _made(cache, _identity(path), _suffix(path)).unlink(missing_ok=True)
+
+
 def spool(cache: Path, identity: list[object], suffix: str, write: Write) -> Path:
     """A file in the cache named by `identity`; `write` makes it where no process has done so.
 
@@ -53,6 +59,7 @@ def spool(cache: Path, identity: list[object], suffix: str, write: Write) -> Pat
     folder = made.parent
     if not made.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        _in_use.setdefault(folder, hold(folder))
         with _claimed(folder / "lock"):
             if not made.exists():
                 with aside(made) as temporary:
@@ -100,7 +107,7 @@ def _writer(path: Path) -> Write:
 
     def write(target: Path) -> None:
         try:
-            with open_packed(path) as packed, target.open("wb") as plain:
+            with full_disk_named(target), open_packed(path) as packed, target.open("wb") as plain:
                 unpack(packed, plain)
         except DataError as error:
             raise DataError(f"{path}{error.message}", next_step=error.next_step) from None

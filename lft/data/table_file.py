@@ -165,6 +165,9 @@ def rows_of(table: pa.Table) -> list[Row]:
     """The rows of a small table."""
     columns = [column.to_pylist() for column in table.columns]
     names = table.column_names
+    if len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"the data names a column twice: {', '.join(twice)}", next_step="rename one of them")
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 

@@ -16,6 +16,8 @@ from lft.core.errors import DataError
 from lft.data.example import BadRow, Row
 from lft.data.line_file import half_a_character, json_kind
 
+MOST_CELL_LINES = 100
+"""A quoted cell may hold line feeds; one that swallows more lines than this and never ends was not meant."""
 PART_BYTES = 2**20
 """Of a JSON file held at a time, besides the element that is being read."""
 
@@ -66,15 +68,7 @@ def _csv_rows(text: io.TextIOWrapper) -> Iterator[tuple[int, Row | BadRow]]:
     # one limit for the whole process; a cell of more than the usual 128 KiB is no mistake in a text
     csv.field_size_limit(sys.maxsize)
     reader = csv.reader(text, strict=True)
-    try:
-        names = next(reader, [])
-    except csv.Error as error:
-        raise DataError(f":1  is not CSV: {error}") from None
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise DataError(f":1  names a column twice: {', '.join(twice)}")
-    if any(map(_is_no_utf8, names)):
-        raise DataError(":1  is not UTF-8 text", next_step="write the file as UTF-8, for example with iconv -t UTF-8")
+    names = _csv_names(reader)
     while True:
         line = reader.line_num + 1
         try:
@@ -82,6 +76,11 @@ def _csv_rows(text: io.TextIOWrapper) -> Iterator[tuple[int, Row | BadRow]]:
         except StopIteration:
             return
         except csv.Error as error:
+            if reader.line_num > line + MOST_CELL_LINES:
+                raise DataError(
+                    f":{line}  opens a quoted cell that is not closed before line {reader.line_num}: {error}",
+                    next_step="close the quote; a quote inside of a cell is written twice",
+                ) from None
             yield line, BadRow(f"is not CSV: {error}")
             continue
         if not cells:
@@ -92,6 +91,23 @@ def _csv_rows(text: io.TextIOWrapper) -> Iterator[tuple[int, Row | BadRow]]:
             yield line, BadRow("is not UTF-8 text")
         else:
             yield line, {name: cell or None for name, cell in zip(names, cells, strict=True)}
+
+
+def _csv_names(reader: Any) -> list[str]:
+    """The columns that the first line names. Raises DataError where it does not."""
+    try:
+        names: list[str] = next(reader, [])
+    except csv.Error as error:
+        raise DataError(f":1  is not CSV: {error}") from None
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f":1  names a column twice: {', '.join(twice)}")
+    if len(names) == 1 and (separators := [each for each in ";\t|" if each in names[0]]):
+        shown = "tabs" if separators[0] == "\t" else separators[0]
+        raise DataError(f":1  has one column, {names[0]!r}; columns are separated by commas, not by {shown}")
+    if any(map(_is_no_utf8, names)):
+        raise DataError(":1  is not UTF-8 text", next_step="write the file as UTF-8, for example with iconv -t UTF-8")
+    return names
 
 
 def _is_no_utf8(cell: str) -> bool:

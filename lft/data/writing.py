@@ -1,7 +1,7 @@
 """How an example is written: pieces of text, each trained or not, the same for training and for generation."""
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from lft.data.example import BadRow, Example, Style
 from lft.data.shape import Odd, Shape, Slots, learn_slots
@@ -110,16 +110,17 @@ class Writing:
             {"role": role, "content": content} for role, content in zip(example.roles, example.contents, strict=True)
         ]
         text, answers = self._template.locate(messages, example.tools)
+        if example.messages or example.tools:
+            _check_calls(text, messages, example.tools)
         if not answers:
             return Written((Piece(text, self._loss_on == "all"),), None)
         since = example.completion_from if self._loss_on == "completion" else 0
         pieces, done = [], 0
         for span in answers:
-            if span.turn >= since or span is answers[-1]:
-                pieces += [
-                    Piece(text[done : span.start], False),
-                    Piece(text[span.start : span.stop], span.turn >= since),
-                ]
+            # OpenAI's weight of 0 leaves an answer out
+            is_trained = span.turn >= since and messages[span.turn].get("weight", 1) != 0
+            if is_trained or span is answers[-1]:
+                pieces += [Piece(text[done : span.start], False), Piece(text[span.start : span.stop], is_trained)]
                 done = span.stop
         answer = len(pieces) - 1
         pieces.append(Piece(text[done:], False))
@@ -170,3 +171,21 @@ class Writing:
         prompt, answer = "\n".join(example.contents[:-1]), example.contents[-1]
         ended = answer if answer.endswith(self._end) else answer + self._end
         return Written((Piece(f"{prompt}\n", self._loss_on == "all"), Piece(ended, True)), 1)
+
+
+def _check_calls(text: str, messages: Sequence[Mapping[str, Any]], tools: Sequence[Any] | None) -> None:
+    """Raise BadRow where the template leaves out tools or their calls, which would teach the model to say nothing."""
+    for turn, message in enumerate(messages, start=1):
+        for call in message.get("tool_calls") or ():
+            name = _tool_name(call)
+            if name and name not in text:
+                raise BadRow(f"the chat template leaves out the tool call of turn {turn}, {name}")
+    for tool in tools or ():
+        name = _tool_name(tool)
+        if name and name not in text:
+            raise BadRow(f"the chat template leaves out the tool {name}")
+
+
+def _tool_name(tool: Any) -> str:
+    inner = tool.get("function", tool) if isinstance(tool, dict) else {}
+    return str(inner.get("name") or "") if isinstance(inner, dict) else ""

@@ -15,7 +15,7 @@ import pytest
 from lft.core.rank import Rank
 from lft.data import shards
 from lft.data.shard_format import BlockCounts
-from lft.data.shards import in_turn, make_shards, map_shards, read_counts, shard_path, write_shard
+from lft.data.shards import in_turn, make_shards, map_shards, read_count, shard_path, write_shard
 
 SPAWN = multiprocessing.get_context("fork")
 BLOCKS = 12
@@ -134,7 +134,8 @@ def digests_of_one(folder: Path) -> dict[str, str]:
 
 def test_shards_are_read_back_with_the_counts_of_their_blocks(tmp_path: Path) -> None:
     make(tmp_path / "tokens", 0, 1, tmp_path / "log")
-    assert read_counts(tmp_path / "tokens", BLOCKS) == [block(index)[1] for index in range(BLOCKS)]
+    counts = [read_count(tmp_path / "tokens", index) for index in range(BLOCKS)]
+    assert counts == [block(index)[1] for index in range(BLOCKS)]
     rows = [where for batch in map_shards(tmp_path / "tokens", BLOCKS) for where in batch["where"].to_pylist()]
     assert rows == list(range(BLOCKS * 10))
 

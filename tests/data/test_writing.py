@@ -250,3 +250,32 @@ def test_the_style_follows_the_rows_and_the_tokenizer() -> None:
 def test_a_template_that_is_no_jinja_is_said_with_its_line() -> None:
     with pytest.raises(DataError, match="line 2"):
         writing("{{ messages }}\n{% if %}")
+
+
+@pytest.mark.parametrize(
+    ("body", "is_plain"),
+    [
+        ("{{ message.content }}", True),
+        ("{{ message['content'] | trim }}", True),
+        ("{% if message.content is string %}{{ 'x' + message.content }}{% endif %}", True),
+        ("{% if '</think>' in message.content %}{{ message.content.split('</think>')[-1] }}{% endif %}", True),
+        ("{% set text = message.content %}{{ text.strip() }}", True),
+        ("{% set mark = '</think>' %}{% if mark in message.content %}x{% endif %}{{ message.content }}", False),
+        ("{{ message.content[:60] }}", False),
+        ("{% set text = message.content %}{{ text[:60] }}", False),
+        ("{% if message.content | length > 30 %}x{% endif %}{{ message.content }}", False),
+        ("{{ message.content | upper }}", False),
+        ("{{ message.content.title() }}", False),
+        ("{{ message | tojson }}", False),
+        ("{% if message.content == messages[0].content %}x{% endif %}{{ message.content }}", False),
+        ("{% macro show(text) %}{{ text | truncate(5) }}{% endmacro %}{{ show(message.content) }}", False),
+        ("{{ '%s' % message.content }}", False),
+    ],
+)
+def test_a_template_is_filled_in_only_if_contents_reach_the_text_in_known_ways(body: str, is_plain: bool) -> None:
+    from jinja2 import Environment
+
+    from lft.data.plain_template import only_writes_contents
+
+    tree = Environment().parse("{% for message in messages %}" + body + "{% endfor %}")
+    assert only_writes_contents(tree) == is_plain
