@@ -2,7 +2,7 @@
 
     python benchmarks/memory.py [NAME ...]
 
-Rows fill max_length and are trained whole, which is what the prediction assumes. What could not be derived (the
+Rows, or packs of short rows, fill max_length and are trained whole, which is what the prediction assumes. What could not be derived (the
 libraries' own memory) was fitted on the cases marked "fit"; the other cases were not looked at for it.
 """
 
@@ -44,13 +44,14 @@ class Case:
     ranks: int = 1
     strategy: str = "auto"
     lora: dict[str, Any] = field(default_factory=dict)
+    packed: bool = False
 
     @property
     def name(self) -> str:
         """Model, length, batch, precision, ranks and what the adapter is."""
         lora = "".join(f" {key.removeprefix('lora_')}={value}" for key, value in self.lora.items())
-        strategy = "" if self.strategy == "auto" else f" {self.strategy}"
-        return f"{self.model} {self.max_length}x{self.batch_size} {self.precision} ranks={self.ranks}{strategy}{lora}"
+        others = ("" if self.strategy == "auto" else f" {self.strategy}") + (" packed" if self.packed else "")
+        return f"{self.model} {self.max_length}x{self.batch_size} {self.precision} ranks={self.ranks}{others}{lora}"
 
 
 CASES = (
@@ -60,6 +61,9 @@ CASES = (
     Case("fit", "gpt2-36M", 256, 4),
     Case("fit", "llama-36M", 128, 2, ranks=2),
     Case("fit", "llama-110M", 512, 2, lora={"lora_dropout": 0.0}),
+    Case("fit", "llama-36M", 512, 2, packed=True),
+    Case("held out", "llama-110M", 512, 2, packed=True),
+    Case("held out", "gpt2-36M", 512, 2, packed=True),
     Case("held out", "smollm2-135M", 256, 8, lora={"r": 16}),
     Case("held out", "smollm2-135M", 1024, 1, "bf16", lora={"lora_dropout": 0.0}),
     Case("held out", "llama-110M", 384, 4, ranks=2, lora={"r": 64}),
@@ -71,6 +75,7 @@ CASES = (
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero2"),
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero3"),
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="fsdp"),
+    Case("held out", "llama-270M", 256, 2, "bf16", ranks=2, strategy="fsdp"),
 )
 
 
@@ -89,7 +94,8 @@ def measure(case: Case, folder: Path) -> tuple[int, int]:
     output_dir = folder / case.name.replace(" ", "_")
     settings = {
         "model": {"name": str(model_folder(case.model, folder))},
-        "data": {"source": str(data_file(folder)), "max_length": case.max_length, "held_out": 0},
+        "data": {"source": str(data_file(folder, packed=case.packed)), "max_length": case.max_length}
+        | {"held_out": 0, "packing": case.packed},
         "training": {"max_steps": STEPS, "batch_size": case.batch_size}
         | {"global_batch_size": case.batch_size * case.ranks},
         "benchmark": {"num_prompts": 0},
@@ -110,11 +116,12 @@ def measure(case: Case, folder: Path) -> tuple[int, int]:
     return plan.memory.total, max(report["training"]["peak_memory_bytes_by_rank"])
 
 
-def data_file(folder: Path) -> Path:
-    """Rows of 3,000 random letters: more tokens than any max_length here, whatever the tokenizer."""
-    path = folder / "rows.jsonl"
+def data_file(folder: Path, *, packed: bool) -> Path:
+    """Rows of 3,000 random letters: more tokens than any max_length here, whatever the tokenizer. Packed: of 20 to 200."""
+    path = folder / ("short.jsonl" if packed else "rows.jsonl")
     letters = random.Random(0)
-    rows = ["".join(letters.choices("bcdfghjklmnpqrstvwxz0123456789", k=3000)) for _ in range(ROWS)]
+    lengths = [letters.randint(20, 200) if packed else 3000 for _ in range(8 * ROWS if packed else ROWS)]
+    rows = ["".join(letters.choices("bcdfghjklmnpqrstvwxz0123456789", k=length)) for length in lengths]
     path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8")
     return path
 
