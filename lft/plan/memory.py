@@ -22,9 +22,10 @@ ADAM_BYTES = 8
 LOGIT_BYTES = 12
 """Three float32 copies: logits, their float32 selection or the loss's gradient, and the log-softmax with its own."""
 CHUNK_LOGIT_BYTES = 8
-"""Two float32 copies where the loss comes in chunks: logits, and the exponentials that are added up."""
+"""Two float32 copies where the loss comes in chunks: logits, and the exponentials that are added up; a third of the chunk
+before, whose gradient is let go when the next one's is there."""
 PACKED_ROW = 256
-"""Tokens of a row in a pack, where that matters: unknown before preparation, and wrong by 16 % of all for rows of 512."""
+"""Tokens of a row in a pack, assumed where that matters: it is not known before preparation."""
 CPU_FRAMEWORK_BYTES = 570 * 10**6
 """Imported libraries, tokenized rows and what the C library keeps: fitted (docs/benchmarks.md)."""
 CPU_RANK_BYTES = 20 * 10**6
@@ -184,7 +185,8 @@ def _mlp_bytes(model: ModelFacts, size: int, *, raised: bool) -> int:
 def _quick_adapter_bytes(model: ModelFacts, settings: RunSettings, size: int) -> int:
     """What LoraUpdate keeps (lora_forward.py): inputs, shared by the layers that have the same, products and masks."""
     adapted, mask = model.adapted(settings.lora), 1 if settings.lora.lora_dropout else 0
-    return _shared_inputs(adapted) * size + sum(settings.lora.r * size + shape.inputs * mask for shape in adapted.values())
+    kept = sum(settings.lora.r * size + shape.inputs * mask for shape in adapted.values())
+    return kept + _shared_inputs(adapted) * size
 
 
 def _adapter_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu: bool) -> int:
@@ -206,10 +208,13 @@ def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strateg
     """Held beside the activations at once: the loss over the vocabulary, or the backward pass through one layer."""
     tokens = settings.training.batch_size * row_length(model, settings)
     logits = (tokens - settings.training.batch_size) * model.vocab_size
-    loss = LOGIT_BYTES * logits
-    if not model.changes_logits and strategy != "device-map":
-        # beside the chunk the trained tokens' hidden states and their gradient
-        loss = CHUNK_LOGIT_BYTES * min(logits, CHUNK_LOGITS) + 2 * tokens * model.hidden_size * size
+    if model.changes_logits or strategy == "device-map":
+        loss = LOGIT_BYTES * logits
+    else:
+        first = min(logits, CHUNK_LOGITS)
+        second = min(logits - first, CHUNK_LOGITS)
+        chunks = max(CHUNK_LOGIT_BYTES * first, 4 * first + CHUNK_LOGIT_BYTES * second)
+        loss = chunks + 2 * tokens * model.hidden_size * size  # hidden states of the trained tokens, and their gradient
     one_layer = (3 * model.intermediate_size + 3 * model.hidden_size) * size * tokens
     return max(loss, one_layer)
 

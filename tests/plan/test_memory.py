@@ -178,10 +178,19 @@ def compare(small: Small) -> None:
 def test_llama_8b_has_the_figures_one_computes_by_hand() -> None:
     found = predict(training={"batch_size": 1}, data={"source": "a/b", "max_length": 2048})
     assert found.weights == 2 * llama_8b().parameters == pytest.approx(16.06e9, rel=1e-3)
-    assert found.logits == 12 * 2047 * 128256
+    # three chunks of 2**24 logits, and the hidden states of 2,048 tokens with their gradient
+    assert found.logits == 3 * 4 * 2**24 + 2 * 2 * 2048 * 4096
     trained = 8 * 32 * (2 * (4096 + 4096) + 2 * (4096 + 1024))
     assert (found.adapters, found.gradients, found.optimizer) == (4 * trained, 8 * trained, 8 * trained)
     assert found.total == sum(value for value in found.model_dump(exclude={"available", "unit"}).values())
+
+
+def test_all_logits_are_paid_for_where_the_loss_cannot_come_in_chunks() -> None:
+    asked = settings(training={"batch_size": 1}, data={"source": "a/b", "max_length": 2048})
+    capped = llama_8b().model_copy(update={"changes_logits": True})
+    of_capped = predict_memory(capped, asked, "ddp", devices=4, precision="bf16", device="cuda")
+    of_spread = predict_memory(llama_8b(), asked, "device-map", devices=4, precision="bf16", device="cuda")
+    assert of_capped.logits == of_spread.logits == 12 * 2047 * 128256
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
