@@ -2,8 +2,8 @@
 
 The activations are counted as Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1) count them, operation by operation,
 adapted to frozen weights: a frozen linear layer keeps no input for its gradient, an adapted one does. A test compares them
-with what autograd really saves. Rows are taken to be max_length long, and all of them trained: the worst case, and with
-data.packing, where the batch counts packs of max_length tokens, the usual one.
+with what autograd really saves. Rows are taken to be max_length long, but for some padding, and all of them trained: the
+worst case, and with data.packing, where the batch counts packs of max_length tokens, the usual one.
 """
 
 from typing import Literal
@@ -159,10 +159,15 @@ def _attention_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu
     """Flash and memory-efficient attention keep their inputs, the output and one sum a head (Dao et al. 2022)."""
     length = row_length(model, settings)
     query, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    mask = 0
+    if settings.training.batch_size > 1 and not settings.data.packing:
+        # a batch of rows of several lengths has a mask: SDPA keeps it for each layer, as numbers, with keys and values
+        # repeated for all heads
+        keys, mask = query, length * size
     if model.attention_dropout and not on_gpu:
         # with dropout there is none on a CPU: scores, their softmax and the dropped ones, in float32
         return (query + 2 * keys) * 4 + query * size + 3 * 4 * model.heads * length
-    inputs, sums = (query + 2 * keys) * size, 4 * model.heads
+    inputs, sums = (query + 2 * keys) * size + mask, 4 * model.heads
     if not settings.data.packing or on_gpu:
         return inputs + query * size + sums
     # row by row (segments.py): the output projection's input is put together from the rows' outputs, which SDPA keeps

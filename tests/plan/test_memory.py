@@ -98,7 +98,7 @@ class Small:
             torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
             torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.half and self.strategy == "zero3"),
         ):
-            result = model.base_model(input_ids=tokens, use_cache=False, **self._borders(tokens))
+            result = model.base_model(input_ids=tokens, use_cache=False, **self._places(tokens))
         size: float = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / tokens.numel()
         del result
         return size
@@ -118,14 +118,18 @@ class Small:
             assert quicken(adapted, Rank())
         return [*adapted.parameters(), *adapted.buffers()]
 
-    def _borders(self, tokens: Any) -> dict[str, Any]:
-        """What a batch of packs brings along: here each line is one row."""
+    def _places(self, tokens: Any) -> dict[str, Any]:
+        """What a batch of packs brings along, of one row each; or the mask of rows of which one is shorter."""
         import torch
 
         from lft.train.attention import row_borders
 
+        if not self.packed:
+            mask = torch.ones_like(tokens)
+            mask[1, -1] = 0
+            return {"attention_mask": mask}
         positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
-        return {"position_ids": positions, **row_borders(positions)} if self.packed else {}
+        return {"position_ids": positions, **row_borders(positions)}
 
 
 def llama(layers: int) -> dict[str, Any]:
