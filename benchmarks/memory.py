@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py [NAME ...]
 
-Rows fill max_length and are trained whole, which is what the prediction assumes. What could not be derived (the
-libraries' own memory) was fitted on the cases marked "fit"; the other cases were not looked at for it.
+Rows, or packs of short rows, fill max_length (uneven ones nearly) and are trained whole, as the prediction assumes. What
+could not be derived (the libraries' own memory) was fitted on the cases marked "fit"; the others were not looked at for it.
 """
 
 import json
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lft.core.run_dir import RunDir
 from lft.demo import demo_settings
@@ -44,13 +44,16 @@ class Case:
     ranks: int = 1
     strategy: str = "auto"
     lora: dict[str, Any] = field(default_factory=dict)
+    rows: Literal["full", "uneven", "packed"] = "full"
 
     @property
     def name(self) -> str:
         """Model, length, batch, precision, ranks and what the adapter is."""
         lora = "".join(f" {key.removeprefix('lora_')}={value}" for key, value in self.lora.items())
-        strategy = "" if self.strategy == "auto" else f" {self.strategy}"
-        return f"{self.model} {self.max_length}x{self.batch_size} {self.precision} ranks={self.ranks}{strategy}{lora}"
+        others = ("" if self.strategy == "auto" else f" {self.strategy}") + (
+            "" if self.rows == "full" else f" {self.rows}"
+        )
+        return f"{self.model} {self.max_length}x{self.batch_size} {self.precision} ranks={self.ranks}{others}{lora}"
 
 
 CASES = (
@@ -60,17 +63,21 @@ CASES = (
     Case("fit", "gpt2-36M", 256, 4),
     Case("fit", "llama-36M", 128, 2, ranks=2),
     Case("fit", "llama-110M", 512, 2, lora={"lora_dropout": 0.0}),
-    Case("held out", "smollm2-135M", 256, 8, lora={"r": 16}),
+    Case("fit", "llama-36M", 512, 2, rows="packed"),
+    Case("held out", "llama-36M", 1024, 2, rows="uneven"),
+    Case("held out", "llama-36M", 512, 4, "bf16", rows="uneven"),
+    Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero2", rows="uneven"),
+    Case("held out", "llama-110M", 512, 2, rows="packed"),
+    Case("held out", "gpt2-36M", 512, 2, rows="packed"),
     Case("held out", "smollm2-135M", 1024, 1, "bf16", lora={"lora_dropout": 0.0}),
     Case("held out", "llama-110M", 384, 4, ranks=2, lora={"r": 64}),
     Case("held out", "llama-110M", 512, 4, "bf16", lora={"target_modules": "all-linear"}),
-    Case("held out", "gpt2-124M", 512, 2, lora={"lora_dropout": 0.0}),
     Case("held out", "gpt2-124M", 128, 4, "bf16", ranks=2),
-    Case("held out", "llama-270M", 128, 1, lora={"r": 32}),
     Case("held out", "llama-270M", 512, 2, "bf16", ranks=2),
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero2"),
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero3"),
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="fsdp"),
+    Case("held out", "llama-270M", 256, 2, "bf16", ranks=2, strategy="fsdp"),
 )
 
 
@@ -89,7 +96,8 @@ def measure(case: Case, folder: Path) -> tuple[int, int]:
     output_dir = folder / case.name.replace(" ", "_")
     settings = {
         "model": {"name": str(model_folder(case.model, folder))},
-        "data": {"source": str(data_file(folder)), "max_length": case.max_length, "held_out": 0},
+        "data": {"source": str(data_file(case, folder)), "max_length": case.max_length}
+        | {"held_out": 0, "packing": case.rows == "packed"},
         "training": {"max_steps": STEPS, "batch_size": case.batch_size}
         | {"global_batch_size": case.batch_size * case.ranks},
         "benchmark": {"num_prompts": 0},
@@ -110,11 +118,15 @@ def measure(case: Case, folder: Path) -> tuple[int, int]:
     return plan.memory.total, max(report["training"]["peak_memory_bytes_by_rank"])
 
 
-def data_file(folder: Path) -> Path:
-    """Rows of 3,000 random letters: more tokens than any max_length here, whatever the tokenizer."""
+def data_file(case: Case, folder: Path) -> Path:
+    """Rows of random digits, each of them a token: longer than max_length, a little longer or shorter, or short."""
+    shortest, longest = {"full": (2000, 2000), "uneven": (case.max_length * 15 // 16, case.max_length * 17 // 16)}.get(
+        case.rows, (20, 200)
+    )
+    drawn = random.Random(0)
+    lengths = [drawn.randint(shortest, longest) for _ in range(8 * ROWS if case.rows == "packed" else ROWS)]
+    rows = ["".join(drawn.choices("0123456789", k=length)) for length in lengths]
     path = folder / "rows.jsonl"
-    letters = random.Random(0)
-    rows = ["".join(letters.choices("bcdfghjklmnpqrstvwxz0123456789", k=3000)) for _ in range(ROWS)]
     path.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows), encoding="utf-8")
     return path
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from lft.core.errors import PreflightError
 from lft.core.gguf_header import gguf_model
+from lft.core.logits import what_changes_logits
 from lft.core.lora_targets import adapted_layers, family_of, missing_targets
 from lft.core.paths import expanded, looks_local
 from lft.core.safetensors_header import TensorInfo, Tensors, safetensors_in
@@ -66,6 +67,8 @@ class ModelFacts(BaseModel):
     attention_dropout: float
     hidden_dropout: float
     """Dropout on what attention and MLP add to the residual stream."""
+    changes_logits: bool
+    """Its forward changes what the output projection returns."""
     linear_layers: dict[str, Shape]
     """Full name -> shape of every layer LoRA can sit on; the output projection is not one of them."""
 
@@ -153,6 +156,7 @@ def facts_from(config: Mapping[str, Any], tensors: Tensors) -> ModelFacts:
         activation=str(_first(text, "hidden_act", "activation_function", "hidden_activation", default="gelu")),
         attention_dropout=float(_first(text, "attention_dropout", "attn_pdrop", default=_gpt2_default(kind))),
         hidden_dropout=float(_first(text, "resid_pdrop", "hidden_dropout", "dropout", default=_gpt2_default(kind))),
+        changes_logits=what_changes_logits(text) is not None,
         linear_layers=shapes,
     )
 

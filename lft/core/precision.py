@@ -1,4 +1,4 @@
-"""Which number type the frozen base model is kept in: one rule for library and launcher."""
+"""Which number type the frozen base model is kept in, and computes in: one rule for library and launcher."""
 
 from typing import Literal, get_args
 
@@ -33,3 +33,11 @@ def choose_precision(
     if checkpoint_is_bf16 and device_computes_bf16:
         return "bf16", "the checkpoint is bf16 and the GPU computes it"
     return "fp16", "half precision on a GPU" + (" without bf16" if checkpoint_is_bf16 else "")
+
+
+def uses_autocast(precision: Precision, *, sharded: bool) -> bool:
+    """Whether the forward pass runs under autocast; float32 adapters in a bf16 model need none, being cast themselves.
+
+    DeepSpeed and FSDP2 cast the weights they gather; fp16 stays with autocast and GradScaler.
+    """
+    return precision == "fp16" or (precision == "bf16" and sharded)

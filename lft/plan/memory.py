@@ -2,16 +2,17 @@
 
 The activations are counted as Korthikanti et al. 2022 (arXiv:2205.05198, section 4.1) count them, operation by operation,
 adapted to frozen weights: a frozen linear layer keeps no input for its gradient, an adapted one does. A test compares them
-with what autograd really saves. Rows are taken to be max_length long: the worst case, and with data.packing,
-where the batch counts packs of max_length tokens, the usual one.
+with what autograd really saves. Rows are taken to be max_length long, but for some padding, and all of them trained: the
+worst case, and with data.packing, where the batch counts packs of max_length tokens, the usual one.
 """
 
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lft.core.model_facts import ModelFacts
-from lft.core.precision import Device
+from lft.core.logits import CHUNK_LOGITS
+from lft.core.model_facts import ModelFacts, Shape
+from lft.core.precision import Device, uses_autocast
 from lft.core.settings import Precision, RunSettings, Strategy
 from lft.plan.deepspeed_config import LIVE_ELEMENTS
 
@@ -20,6 +21,11 @@ ADAM_BYTES = 8
 """Two float32 moments for each trained parameter (Kingma and Ba 2015)."""
 LOGIT_BYTES = 12
 """Three float32 copies: logits, their float32 selection or the loss's gradient, and the log-softmax with its own."""
+CHUNK_LOGIT_BYTES = 8
+"""Two float32 copies where the loss comes in chunks: logits, and the exponentials that are added up; a third of the chunk
+before, whose gradient is let go when the next one's is there."""
+PACKED_ROW = 256
+"""Tokens of a row in a pack, assumed where that matters: it is not known before preparation."""
 CPU_FRAMEWORK_BYTES = 570 * 10**6
 """Imported libraries, tokenized rows and what the C library keeps: fitted (docs/benchmarks.md)."""
 CPU_RANK_BYTES = 20 * 10**6
@@ -35,6 +41,7 @@ COMPOSED_ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_python", "quick_gelu")
 MOST_USED = 0.9
 """Of a device's memory: predictions are within 15 %, mostly within 5 (docs/benchmarks.md)."""
 SHARDED_WEIGHTS: tuple[Strategy, ...] = ("zero3", "fsdp")
+SHARDED: tuple[Strategy, ...] = ("zero2", *SHARDED_WEIGHTS)
 
 
 class MemoryPrediction(BaseModel):
@@ -97,7 +104,7 @@ def predict_memory(
     all_weights = model.parameters * BYTES[precision]
     weights = _weights(model, strategy, share, BYTES[precision])
     tokens = settings.training.batch_size * row_length(model, settings)
-    activations = tokens * activation_bytes_per_token(model, settings, precision, device)
+    activations = tokens * activation_bytes_per_token(model, settings, strategy, precision, device)
     if strategy == "device-map":
         activations //= share
     framework = GPU_FRAMEWORK_BYTES + (NCCL_BYTES if several and strategy != "device-map" else 0)
@@ -111,7 +118,7 @@ def predict_memory(
         gradients=4 * trained * (2 if several and strategy in ("ddp", "zero2") else 1) // share,
         optimizer=(ADAM_BYTES + (4 if strategy in ("zero2", "zero3") else 0)) * trained // share,
         activations=activations,
-        logits=_step_peak_bytes(model, settings, BYTES[precision]),
+        logits=_step_peak_bytes(model, settings, strategy, BYTES[precision]),
         framework=framework,
         loading=0,
         available=available_bytes,
@@ -131,26 +138,45 @@ def row_length(model: ModelFacts, settings: RunSettings) -> int:
     return min(settings.data.max_length, model.max_positions or settings.data.max_length)
 
 
-def activation_bytes_per_token(model: ModelFacts, settings: RunSettings, precision: Precision, device: Device) -> int:
+def activation_bytes_per_token(
+    model: ModelFacts, settings: RunSettings, strategy: Strategy, precision: Precision, device: Device
+) -> int:
     """What autograd keeps of one token's way through all layers, until its backward pass."""
-    length, size = row_length(model, settings), BYTES[precision]
-    on_gpu, hidden = device == "cuda", model.hidden_size
+    size, on_gpu, hidden = BYTES[precision], device == "cuda", model.hidden_size
+    autocast = uses_autocast(precision, sharded=strategy in SHARDED)
     # RMSNorm computes in float32 everywhere, autocast makes LayerNorm do so on a GPU
-    norm_size = 4 if model.has_rms_norm or on_gpu else size
+    norm_size = 4 if model.has_rms_norm or (on_gpu and autocast) else size
     norms = 2 * (hidden * norm_size + 4 * (1 if model.has_rms_norm else 2))
-    query, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    # flash and memory-efficient attention keep their inputs, the output and one sum a head (Dao et al. 2022) ...
-    attention = (2 * query + 2 * keys) * size + 4 * model.heads
-    if model.attention_dropout and not on_gpu:
-        # ... but with dropout there is none on a CPU: scores, their softmax and the dropped ones, in float32
-        attention = (query + 2 * keys) * 4 + query * size + 3 * 4 * model.heads * length
     dropout = 2 * hidden * (1 if on_gpu else size) if model.hidden_dropout else 0
-    per_layer = norms + attention + dropout + _mlp_bytes(model, size, on_gpu)
-    last_norm = hidden * norm_size
-    return model.layers * per_layer + last_norm + _adapter_input_bytes(model, settings, size, on_gpu)
+    mlp = _mlp_bytes(model, size, raised=on_gpu and autocast)
+    per_layer = norms + _attention_bytes(model, settings, size, on_gpu) + dropout + mlp
+    quick = strategy != "zero3" and not autocast
+    adapters = _quick_adapter_bytes(model, settings, size) if quick else _adapter_bytes(model, settings, size, on_gpu)
+    return model.layers * per_layer + hidden * norm_size + adapters
 
 
-def _mlp_bytes(model: ModelFacts, size: int, on_gpu: bool) -> int:
+def _attention_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu: bool) -> int:
+    """Flash and memory-efficient attention keep their inputs, the output and one sum a head (Dao et al. 2022)."""
+    length = row_length(model, settings)
+    query, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
+    mask = 0
+    if settings.training.batch_size > 1 and not settings.data.packing:
+        # a batch of rows of several lengths has a mask: SDPA keeps it for each layer, as numbers, with keys and values
+        # repeated for all heads
+        keys, mask = query, length * size
+    if model.attention_dropout and not on_gpu:
+        # with dropout there is none on a CPU: scores, their softmax and the dropped ones, in float32
+        return (query + 2 * keys) * 4 + query * size + 3 * 4 * model.heads * length
+    inputs, sums = (query + 2 * keys) * size + mask, 4 * model.heads
+    if not settings.data.packing or on_gpu:
+        return inputs + query * size + sums
+    # row by row (segments.py): the output projection's input is put together from the rows' outputs, which SDPA keeps
+    # too, and bf16's own product does not, but the softmax
+    own = query * size + sums if size == 4 else model.heads * min(length, PACKED_ROW) * size
+    return inputs + query * size + own
+
+
+def _mlp_bytes(model: ModelFacts, size: int, *, raised: bool) -> int:
     """Gated: the activation's input, and both factors. Else the activation's input, or those of its operations."""
     inner = model.intermediate_size
     if model.is_gated:
@@ -158,26 +184,43 @@ def _mlp_bytes(model: ModelFacts, size: int, on_gpu: bool) -> int:
     if model.activation not in COMPOSED_ACTIVATIONS:
         return inner * size
     # pow's input, tanh's result and the two factors; autocast on a GPU raises pow, and all after it, to float32
-    return inner * (4 + 4 + size + 4) if on_gpu else 4 * inner * size
+    return inner * (4 + 4 + size + 4) if raised else 4 * inner * size
 
 
-def _adapter_input_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu: bool) -> int:
-    """Inputs of LoRA's two matrices. In half precision or after dropout each layer keeps its own copy, else they share."""
+def _quick_adapter_bytes(model: ModelFacts, settings: RunSettings, size: int) -> int:
+    """What LoraUpdate keeps (lora_forward.py): inputs, shared by the layers that have the same, products and masks."""
+    adapted, mask = model.adapted(settings.lora), 1 if settings.lora.lora_dropout else 0
+    kept = sum(settings.lora.r * size + shape.inputs * mask for shape in adapted.values())
+    return kept + _shared_inputs(adapted) * size
+
+
+def _adapter_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu: bool) -> int:
+    """The same with peft's arithmetic. In half precision or after dropout each layer keeps its own copy, else they share."""
     adapted, dropped = model.adapted(settings.lora), settings.lora.lora_dropout > 0
     # a GPU keeps dropout's mask in bytes, a CPU as float32 noise
     mask = (1 if on_gpu else 4) if dropped else 0
-    total = sum(settings.lora.r * size + shape.inputs * mask for shape in adapted.values())
-    if dropped or size < 4:
-        return total + sum(shape.inputs * size for shape in adapted.values())
-    shared = {(name.rpartition(".")[0], shape.inputs) for name, shape in adapted.items()}
-    return total + sum(inputs * size for _, inputs in shared)
+    kept = sum(settings.lora.r * size + shape.inputs * mask for shape in adapted.values())
+    own = sum(shape.inputs for shape in adapted.values())
+    return kept + (own if dropped or size < 4 else _shared_inputs(adapted)) * size
 
 
-def _step_peak_bytes(model: ModelFacts, settings: RunSettings, size: int) -> int:
+def _shared_inputs(adapted: dict[str, Shape]) -> int:
+    """The widths of all inputs; layers of one block with the same width have the same, or one that is kept anyway."""
+    return sum(inputs for _, inputs in {(name.rpartition(".")[0], shape.inputs) for name, shape in adapted.items()})
+
+
+def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strategy, size: int) -> int:
     """Held beside the activations at once: the loss over the vocabulary, or the backward pass through one layer."""
-    rows, length = settings.training.batch_size, row_length(model, settings)
-    loss = LOGIT_BYTES * rows * (length - 1) * model.vocab_size
-    one_layer = (3 * model.intermediate_size + 3 * model.hidden_size) * size * rows * length
+    tokens = settings.training.batch_size * row_length(model, settings)
+    logits = (tokens - settings.training.batch_size) * model.vocab_size
+    if model.changes_logits or strategy == "device-map":
+        loss = LOGIT_BYTES * logits
+    else:
+        first = min(logits, CHUNK_LOGITS)
+        second = min(logits - first, CHUNK_LOGITS)
+        chunks = max(CHUNK_LOGIT_BYTES * first, 4 * first + CHUNK_LOGIT_BYTES * second)
+        loss = chunks + 2 * tokens * model.hidden_size * size  # hidden states of the trained tokens, and their gradient
+    one_layer = (3 * model.intermediate_size + 3 * model.hidden_size) * size * tokens
     return max(loss, one_layer)
 
 

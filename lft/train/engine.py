@@ -6,7 +6,7 @@ from typing import cast
 from peft import PeftModel
 from transformers import PreTrainedModel
 
-from lft.core.precision import Device
+from lft.core.precision import Device, uses_autocast
 from lft.core.rank import Rank
 from lft.core.settings import Precision, Strategy
 from lft.train.attention import choose_attention, rows_stay_apart
@@ -24,14 +24,6 @@ class Engine:
     trained_tokens: TrainedTokens | None
     """Computes the loss; None where the model's own logits are used."""
     reasons: tuple[str, ...]
-
-
-def uses_autocast(precision: Precision, *, sharded: bool) -> bool:
-    """Whether the forward pass runs under autocast; float32 adapters in a bf16 model need none, being cast themselves.
-
-    DeepSpeed and FSDP2 cast the weights they gather; fp16 stays with autocast and GradScaler.
-    """
-    return precision == "fp16" or (precision == "bf16" and sharded)
 
 
 def make_engine(model: PeftModel, rank: Rank, strategy: Strategy, device: Device, precision: Precision) -> Engine:

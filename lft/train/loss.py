@@ -13,12 +13,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy, linear
 from transformers import PreTrainedModel
 
+from lft.core.logits import CHUNK_LOGITS, what_changes_logits
 from lft.data.shard_format import IGNORED
-
-CHUNK_LOGITS = 2**24
-"""Logits held at a time: 64 MiB of float32, 341 tokens of a vocabulary of 49,152."""
-CHANGES_LOGITS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "lm_head_multiplier")
-"""Settings by which a model's forward changes what its output projection returns."""
 
 
 def predicting_positions(labels: torch.Tensor) -> torch.Tensor:
@@ -116,8 +112,8 @@ class TrainedTokens:
             return f"the output projection is a {type(head).__name__}"
         if any(parameter.requires_grad for parameter in head.parameters()):
             return "the output projection is trained"
-        changed = [name for name in CHANGES_LOGITS if getattr(base.config, name, None) not in (None, 1, 1.0)]
-        return f"the model changes its logits by {changed[0]}" if changed else None
+        changed = what_changes_logits(vars(base.config))
+        return f"the model changes its logits by {changed}" if changed else None
 
     @contextmanager
     def of(self, labels: torch.Tensor) -> Iterator[None]:

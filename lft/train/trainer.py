@@ -21,7 +21,7 @@ from transformers import (
 from transformers.trainer_callback import PrinterCallback
 
 from lft.core.errors import CallOrderError
-from lft.core.precision import Device
+from lft.core.precision import Device, uses_autocast
 from lft.core.rank import Rank
 from lft.core.settings import Precision, TrainingSettings
 from lft.core.words import counted, percent
@@ -30,7 +30,7 @@ from lft.data.token_rows import TokenRows
 from lft.train.adapter import gather_adapter, write_adapter
 from lft.train.batches import PackRows, PadToLongest
 from lft.train.checkpoint import complete, make_room
-from lft.train.engine import Engine, uses_autocast
+from lft.train.engine import Engine
 from lft.train.isolation import assert_isolated
 from lft.train.loss import TrainedTokens, global_batch_loss
 from lft.train.sampling import RankBatchSampler

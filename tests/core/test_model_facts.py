@@ -87,6 +87,21 @@ def test_gpt2_has_its_well_known_numbers_with_and_without_a_checkpoint() -> None
     assert (with_header.attention_dropout, with_header.is_gated, with_header.has_rms_norm) == (0.1, False, False)
 
 
+@pytest.mark.parametrize(
+    ("setting", "changes"),
+    [
+        ({"final_logit_softcapping": 30.0}, True),
+        ({"logit_scale": 0.0625}, True),
+        ({"text_config": {"logits_scaling": 8}}, True),
+        ({"final_logit_softcapping": None, "logit_scale": 1.0}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_a_model_that_changes_its_logits_is_known_by_its_configuration(setting: dict[str, Any], changes: bool) -> None:
+    assert facts_from(LLAMA | setting, {}).changes_logits is changes
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_configuration_alone_gives_the_parameters_to_a_thousandth(tied: bool) -> None:
     config = LlamaConfig(**{**LLAMA, "vocab_size": 5000, "tie_word_embeddings": tied})

@@ -1,6 +1,7 @@
 """Predicted memory: its activations are what autograd keeps, its parts move as they must, and real runs stay near it."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from lft.core.model_facts import ModelFacts, facts_from
 from lft.core.precision import Device
+from lft.core.rank import Rank
 from lft.core.run_dir import RunDir
 from lft.core.settings import Precision, Strategy
 from lft.demo import demo_settings
@@ -48,35 +50,86 @@ def predict(
     )
 
 
-def kept_by_autograd(family: str, layers: int, targets: Any, dropout: float, own_dropout: float, half: bool) -> float:
-    """Bytes a token of the tensors saved for the backward pass of a small model, weights not counted."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+@dataclass(frozen=True)
+class Small:
+    """A small model and what is trained on it: with lft's arithmetic under ddp, with peft's under zero3."""
 
-    model: Any = GPT2LMHeadModel(GPT2Config(**gpt2(layers, own_dropout))) if family == "gpt2" else None
-    model = model or LlamaForCausalLM(LlamaConfig(**llama(layers)))
-    model.config.use_cache = False
-    model.to(torch.bfloat16 if half else torch.float32).requires_grad_(False)
-    lora = LoraConfig(r=8, target_modules=targets, lora_dropout=dropout, fan_in_fan_out=family == "gpt2")
-    adapted = get_peft_model(model, lora).train()
-    own = {tensor.untyped_storage().data_ptr() for tensor in [*adapted.parameters(), *adapted.buffers()]}
-    kept: dict[int, Any] = {}
+    family: str
+    targets: Any
+    own_dropout: float
+    dropout: float
+    half: bool
+    strategy: Strategy
+    packed: bool
 
-    def keep(tensor: Any) -> Any:
-        if tensor.untyped_storage().data_ptr() not in own:
-            kept[tensor.untyped_storage().data_ptr()] = tensor
-        return tensor
+    def config(self, layers: int) -> dict[str, Any]:
+        """As the model's config.json says it."""
+        if self.family == "gpt2":
+            return {"model_type": "gpt2", "activation_function": "gelu_new"} | gpt2(layers, self.own_dropout)
+        return LLAMA_8B | llama(layers)
 
-    tokens = torch.randint(0, 100, (2, 64))
-    with (
-        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
-        torch.autocast("cpu", dtype=torch.bfloat16, enabled=half),
-    ):
-        result = model.base_model(input_ids=tokens)
-    size: float = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / tokens.numel()
-    del result
-    return size
+    def predicted(self, layers: int) -> int:
+        """Bytes a token, by the plan."""
+        wanted = settings(
+            data={"source": "a/b", "max_length": 64, "packing": self.packed},
+            lora={"target_modules": self.targets, "lora_dropout": self.dropout},
+        )
+        facts = facts_from(self.config(layers), {})
+        return activation_bytes_per_token(facts, wanted, self.strategy, "bf16" if self.half else "fp32", "cpu")
+
+    def kept_by_autograd(self, layers: int) -> float:
+        """Bytes a token of the tensors saved for the backward pass, weights not counted."""
+        import torch
+        from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+        model: Any = GPT2LMHeadModel(GPT2Config(**self.config(layers))) if self.family == "gpt2" else None
+        model = model or LlamaForCausalLM(LlamaConfig(**self.config(layers)))
+        model.to(torch.bfloat16 if self.half else torch.float32).requires_grad_(False)
+        own = {tensor.untyped_storage().data_ptr() for tensor in self._adapt(model)}
+        kept: dict[int, Any] = {}
+
+        def keep(tensor: Any) -> Any:
+            if tensor.untyped_storage().data_ptr() not in own:
+                kept[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        tokens = torch.randint(0, 100, (2, 64))
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.half and self.strategy == "zero3"),
+        ):
+            result = model.base_model(input_ids=tokens, use_cache=False, **self._places(tokens))
+        size: float = sum(tensor.untyped_storage().nbytes() for tensor in kept.values()) / tokens.numel()
+        del result
+        return size
+
+    def _adapt(self, model: Any) -> list[Any]:
+        """Put the adapter on as training does; returns all weights."""
+        from peft import LoraConfig, get_peft_model
+
+        from lft.train.attention import NAME
+        from lft.train.lora_forward import quicken
+
+        fan_in_fan_out = self.family == "gpt2"
+        lora = LoraConfig(r=8, target_modules=self.targets, lora_dropout=self.dropout, fan_in_fan_out=fan_in_fan_out)
+        adapted: Any = get_peft_model(model, lora).train()
+        model.set_attn_implementation(NAME)
+        if self.strategy == "ddp":
+            assert quicken(adapted, Rank())
+        return [*adapted.parameters(), *adapted.buffers()]
+
+    def _places(self, tokens: Any) -> dict[str, Any]:
+        """What a batch of packs brings along, of one row each; or the mask of rows of which one is shorter."""
+        import torch
+
+        from lft.train.attention import row_borders
+
+        if not self.packed:
+            mask = torch.ones_like(tokens)
+            mask[1, -1] = 0
+            return {"attention_mask": mask}
+        positions = torch.arange(tokens.shape[1]).expand(tokens.shape)
+        return {"position_ids": positions, **row_borders(positions)}
 
 
 def llama(layers: int) -> dict[str, Any]:
@@ -91,6 +144,7 @@ def gpt2(layers: int, dropout: float) -> dict[str, Any]:
     return sizes | dict.fromkeys(("attn_pdrop", "resid_pdrop", "embd_pdrop"), dropout)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "zero3"])
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize(
@@ -104,29 +158,43 @@ def gpt2(layers: int, dropout: float) -> dict[str, Any]:
     ],
 )
 def test_the_activations_are_what_autograd_keeps(
-    family: str, targets: Any, own_dropout: float, dropout: float, half: bool
+    family: str, targets: Any, own_dropout: float, dropout: float, half: bool, strategy: Strategy
 ) -> None:
-    real = [kept_by_autograd(family, layers, targets, dropout, own_dropout, half) for layers in (2, 3)]
-    wanted = settings(
-        data={"source": "a/b", "max_length": 64}, lora={"target_modules": targets, "lora_dropout": dropout}
-    )
-    extra = {"model_type": "gpt2", "activation_function": "gelu_new"} if family == "gpt2" else LLAMA_8B
-    configs = [gpt2(layers, own_dropout) if family == "gpt2" else llama(layers) for layers in (2, 3)]
-    counted = [
-        activation_bytes_per_token(facts_from({**extra, **config}, {}), wanted, "bf16" if half else "fp32", "cpu")
-        for config in configs
-    ]
+    compare(Small(family, targets, own_dropout, dropout, half, strategy, packed=False))
+
+
+@pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("own_dropout", [0.0, 0.1])
+@pytest.mark.parametrize(("family", "targets"), [("llama", ATTENTION), ("llama", "all-linear"), ("gpt2", GPT2_ALL)])
+def test_packs_keep_what_the_attention_of_their_rows_keeps(
+    family: str, targets: Any, own_dropout: float, half: bool
+) -> None:
+    compare(Small(family, targets, own_dropout, 0.1, half, "ddp", packed=True))
+
+
+def compare(small: Small) -> None:
+    """Bytes for one more layer."""
+    real, counted = ([count(layers) for layers in (2, 3)] for count in (small.kept_by_autograd, small.predicted))
     # autocast also keeps casts of the adapter's weights, whatever the number of tokens: 3 % of these 128
-    assert counted[1] - counted[0] == pytest.approx(real[1] - real[0], rel=0.045 if half else 0.025)
+    assert counted[1] - counted[0] == pytest.approx(real[1] - real[0], rel=0.045 if small.half else 0.025)
 
 
 def test_llama_8b_has_the_figures_one_computes_by_hand() -> None:
     found = predict(training={"batch_size": 1}, data={"source": "a/b", "max_length": 2048})
     assert found.weights == 2 * llama_8b().parameters == pytest.approx(16.06e9, rel=1e-3)
-    assert found.logits == 12 * 2047 * 128256
+    # three chunks of 2**24 logits, and the hidden states of 2,048 tokens with their gradient
+    assert found.logits == 3 * 4 * 2**24 + 2 * 2 * 2048 * 4096
     trained = 8 * 32 * (2 * (4096 + 4096) + 2 * (4096 + 1024))
     assert (found.adapters, found.gradients, found.optimizer) == (4 * trained, 8 * trained, 8 * trained)
     assert found.total == sum(value for value in found.model_dump(exclude={"available", "unit"}).values())
+
+
+def test_all_logits_are_paid_for_where_the_loss_cannot_come_in_chunks() -> None:
+    asked = settings(training={"batch_size": 1}, data={"source": "a/b", "max_length": 2048})
+    capped = llama_8b().model_copy(update={"changes_logits": True})
+    of_capped = predict_memory(capped, asked, "ddp", devices=4, precision="bf16", device="cuda")
+    of_spread = predict_memory(llama_8b(), asked, "device-map", devices=4, precision="bf16", device="cuda")
+    assert of_capped.logits == of_spread.logits == 12 * 2047 * 128256
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -5,9 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from lft.core.precision import uses_autocast
 from lft.core.rank import Rank
 from lft.train.attention import row_borders
-from lft.train.engine import Engine, make_engine, uses_autocast
+from lft.train.engine import Engine, make_engine
 from lft.train.loss import ChunkedCrossEntropy, global_batch_loss
 from tests.train import styles
 
