@@ -34,7 +34,7 @@ SIZES: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One run. `used` says whether the fit has seen it."""
+    """One run. `used` says whether the fit has seen it, or some other change of the prediction."""
 
     used: str
     model: str
@@ -72,10 +72,11 @@ CASES = (
     Case("held out", "smollm2-135M", 1024, 1, "bf16", lora={"lora_dropout": 0.0}),
     Case("held out", "llama-110M", 384, 4, ranks=2, lora={"r": 64}),
     Case("held out", "llama-110M", 512, 4, "bf16", lora={"target_modules": "all-linear"}),
+    Case("held out", "gpt2-124M", 512, 2, lora={"lora_dropout": 0.0}),
     Case("held out", "gpt2-124M", 128, 4, "bf16", ranks=2),
     Case("held out", "llama-270M", 512, 2, "bf16", ranks=2),
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero2"),
-    Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero3"),
+    Case("seen", "llama-270M", 256, 2, ranks=2, strategy="zero3"),
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="fsdp"),
     Case("held out", "llama-270M", 256, 2, "bf16", ranks=2, strategy="fsdp"),
 )

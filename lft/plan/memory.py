@@ -39,7 +39,7 @@ DDP_BROADCAST_BYTES = 250 * 2**20
 COMPOSED_ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_python", "quick_gelu")
 """Written as several operations each of which keeps its inputs, in transformers.activations."""
 MOST_USED = 0.9
-"""Of a device's memory: predictions are within 15 %, mostly within 5 (docs/benchmarks.md)."""
+"""Of a device's memory: predictions were within 8 %, mostly within 4 (docs/benchmarks.md, with where they are not)."""
 SHARDED_WEIGHTS: tuple[Strategy, ...] = ("zero3", "fsdp")
 SHARDED: tuple[Strategy, ...] = ("zero2", *SHARDED_WEIGHTS)
 
