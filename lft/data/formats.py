@@ -132,8 +132,6 @@ def _columns(kinds: dict[str, str]) -> RowFormat:
     answering = [name for name in texts if name.lower() in ANSWERING]
     plain = [name for name in texts if name.lower() in ("text", "content")]
     if asking and len(answering) == 1:
-        if (len(asking) > 1 and "input" not in [name.lower() for name in asking[1:]]) or len(asking) > 2:
-            raise _unclear(f"columns {', '.join(asking)} could all ask", kinds)
         # an empty or missing `input` is common; it may also be null in all rows looked at
         optional = [name for name, kind in kinds.items() if name.lower() == "input" and kind == "null"]
         system = next((name for name in texts if name.lower() in ("system", "system_prompt")), None)
@@ -151,9 +149,9 @@ def _columns(kinds: dict[str, str]) -> RowFormat:
     if asking and len(texts) > len(asking) and not plain:
         raise _unclear(f"no column answers {asking[0]}", kinds)
     chosen = plain or [name for name in texts if _is_common(name)] or texts
-    if len(chosen) == 1:
-        return ColumnFormat((chosen[0],), None)
-    raise _unclear(f"columns {', '.join(chosen)} could all be the text" if chosen else "no column holds text", kinds)
+    if not chosen:
+        raise _unclear("no column holds text", kinds)
+    return ColumnFormat(tuple(chosen), None)
 
 
 def _is_common(name: str) -> bool:
