@@ -135,6 +135,8 @@ def test_an_interrupted_preparation_goes_on_where_it_stopped(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # a shell that runs tests in the background has it ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     wait_for(lambda: bool(shards(cache)) or process.poll() is not None)
     os.killpg(process.pid, number) if number == signal.SIGINT else process.kill()
