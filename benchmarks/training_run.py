@@ -7,6 +7,7 @@ import json
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Clock(TrainerCallback):
 def arguments(order: dict[str, Any], **options: Any) -> dict[str, Any]:
     """What all runs share of TrainingArguments."""
     return {
-        "output_dir": "/tmp/unused",
+        "output_dir": tempfile.gettempdir(),  # nothing is saved
         "max_steps": order["steps"] + 1,
         "per_device_train_batch_size": 1,
         "learning_rate": 2e-4,

@@ -3,7 +3,7 @@
 import difflib
 import glob
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,11 @@ def source_files(source: str) -> list[Path]:
     return sorted(
         file for file in found if file.is_file() and data_kind(file) in DATA_SUFFIXES and not file.name.startswith(".")
     )
+
+
+def local_files(names: Iterable[str]) -> list[Path]:
+    """The data files that the local ones among several sources mean."""
+    return [file for name in names if looks_local(name) for file in source_files(name)]
 
 
 def input_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

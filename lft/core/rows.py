@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from lft.core.paths import looks_local, source_files
+from lft.core.paths import local_files, looks_local
 from lft.core.settings import DataSettings
 
 
@@ -26,9 +26,9 @@ LINE_A_ROW = (".jsonl", ".txt")
 
 def about_rows(data: DataSettings) -> int | None:
     """Lines of a local source, as far as they are used; None where counting them would take long or mean little."""
-    if not all(looks_local(each.source) for each in data.sources):
+    if not all(map(looks_local, data.source_names)):
         return None
-    files = [file for each in data.sources for file in source_files(each.source)]
+    files = local_files(data.source_names)
     if any(path.suffix.lower() not in LINE_A_ROW for path in files):
         return None
     if sum(path.stat().st_size for path in files) > MOST_BYTES:

@@ -133,6 +133,11 @@ class DataSettings(Section):
         """All sources; one alone has the weight 1."""
         return (WeightedSource(source=self.source),) if isinstance(self.source, str) else self.source
 
+    @property
+    def source_names(self) -> list[str]:
+        """What all sources are called."""
+        return [each.source for each in self.sources]
+
 
 class LoraSettings(Section):
     """The adapter."""

@@ -1,6 +1,6 @@
 """What the plan may know of the data in milliseconds: only where tokens have been made, and nothing has to be made for it."""
 
-from lft.core.paths import looks_local, source_files
+from lft.core.paths import local_files, looks_local
 from lft.core.rows import PreparedFacts
 from lft.core.settings import RunSettings
 from lft.data.cache import usable_cache
@@ -12,9 +12,9 @@ from lft.data.spool import needs_spool
 def prepared_facts(settings: RunSettings) -> PreparedFacts | None:
     """The facts, or None where the data has not been prepared. Raises DataError for data that cannot be used."""
     data = settings.data
-    if not all(looks_local(each.source) for each in data.sources):
+    if not all(map(looks_local, data.source_names)):
         return None  # the Hub would have to be asked
-    if any(needs_spool(path, usable_cache()) for each in data.sources for path in source_files(each.source)):
+    if any(needs_spool(path, usable_cache()) for path in local_files(data.source_names)):
         return None
     prepared = find_prepared(settings.model, data)
     if prepared is None:

@@ -1,14 +1,12 @@
 """More processes for one rank's share of the work: forked, so that they import nothing anew and share what is loaded."""
 
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-PR_SET_PDEATHSIG = 1
+from lft.core.parent import die_with
 
 
 @contextmanager
@@ -34,10 +32,7 @@ def forked(count: int, work: Callable[[int], None]) -> Iterator[None]:
 def _run(work: Callable[[int], None], number: int, parent: int) -> None:
     for name in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(name, signal.SIG_DFL)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
+    die_with(parent)
     try:
         work(number)
     except BaseException:  # the parent meets the same error, and says it once

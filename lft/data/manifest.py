@@ -38,8 +38,6 @@ class Manifest(HowWritten):
     """File, where and what is wrong of each row left out."""
     masked: int
     """Rows whose completion lies wholly behind max_length; they are never trained."""
-    digests: tuple[str, ...]
-    """Of each block's bytes."""
 
     @classmethod
     def of(cls, counts: Sequence[BlockCounts], how: HowWritten) -> "Manifest":
@@ -52,7 +50,6 @@ class Manifest(HowWritten):
             empty=sum(each.empty for each in counts),
             bad=tuple(bad for each in counts for bad in each.bad),
             masked=sum(each.masked for each in counts),
-            digests=tuple(each.digest for each in counts),
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lft.core.errors import DataError
-from lft.core.paths import expanded, looks_local, source_files
+from lft.core.paths import expanded, local_files
 from lft.core.rank import Rank, tokenize_serially
 from lft.core.settings import DataSettings, ModelSettings
 from lft.data.bad_rows import BadRows, bad_rows_error, find_bad_rows
@@ -24,7 +24,7 @@ from lft.data.shard_format import BlockCounts
 from lft.data.shards import make_shards, read_count, shard_path
 from lft.data.source import Block, Source
 from lft.data.sources import open_source
-from lft.data.spool import forget_spool
+from lft.data.spool import forget_spool, needs_spool
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,10 +64,13 @@ def prepare(
     `rehash` reads all bytes of the source again and makes those blocks anew that are others; one process at a time.
     Raises DataError for data that cannot be used, PreflightError for a tokenizer that cannot be had.
     """
-    if rehash:
-        for path in (path for each in data.sources if looks_local(each.source) for path in source_files(each.source)):
-            forget_spool(path, usable_cache())
-    source = open_source(data, cache=usable_cache(), rows_needed=rows_needed)
+    cache = usable_cache()
+    for path in local_files(data.source_names):
+        if rehash:
+            forget_spool(path, cache)
+        if needs_spool(path, cache):
+            work.announce(f"data       {path.name} is written out once, so that it can be read in blocks")
+    source = open_source(data, cache=cache, rows_needed=rows_needed)
     tokenizer = tokenizer_on_disk(model)
     if tokenizer is None:
         loaded = load()  # from the Hub, into its cache

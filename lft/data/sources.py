@@ -79,6 +79,10 @@ class Files:
 
     def head(self) -> list[Row]:
         """The first rows of every file that can be read."""
+        return self._head
+
+    @cached_property
+    def _head(self) -> list[Row]:
         each = min(HEAD_ROWS, max(1, HEAD_OF_ALL // len(self._files)))
         blocks = groupby(self.blocks, key=lambda block: block.file)
         return [row for _, blocks_of_file in blocks for row in islice(self._good_rows(blocks_of_file), each)]

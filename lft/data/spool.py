@@ -12,7 +12,7 @@ import shutil
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, cast
 
@@ -29,6 +29,8 @@ from lft.data.unpack import unpack_csv, unpack_json
 VERSION = 1
 """Raise it when the same file would be written out otherwise."""
 POLL_SECONDS = 0.05
+PATIENCE_SECONDS = 60.0
+"""Without a byte written, after which the holder of the lock is taken to be suspended."""
 
 Write = Callable[[Path], None]
 Unpack = Callable[[IO[bytes], IO[bytes]], None]
@@ -57,14 +59,14 @@ def spool(cache: Path, identity: list[object], suffix: str, write: Write) -> Pat
     """
     made = _made(cache, identity, suffix)
     folder = made.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    if folder not in _in_use:
+        _in_use[folder] = hold(folder)
     if not made.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _in_use.setdefault(folder, hold(folder))
         with _claimed(folder / "lock"):
             if not made.exists():
                 with aside(made) as temporary:
                     write(temporary)
-    _in_use.setdefault(folder, hold(folder))
     return made
 
 
@@ -85,20 +87,34 @@ def _suffix(path: Path) -> str:
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process; wait for whoever has it."""
+    """Hold a lock that ends with this process; wait for whoever has it, as long as something is written.
+
+    A holder that is suspended is not waited for: what two write aside is the same, and the lock only saves work.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    waiting_since = time.time()
     try:
-        while True:
+        while time.time() - _last_written(path.parent, waiting_since) < PATIENCE_SECONDS:
             try:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
             except (BlockingIOError, PermissionError):
                 time.sleep(POLL_SECONDS)
-        for left in path.parent.glob(".rows-*"):  # of a process that was killed, since nobody else holds the lock
-            left.unlink(missing_ok=True)
+                continue
+            for left in path.parent.glob(".rows-*"):  # of a process that was killed, since nobody else holds the lock
+                left.unlink(missing_ok=True)
+            break
         yield
     finally:
         os.close(handle)
+
+
+def _last_written(folder: Path, waiting_since: float) -> float:
+    """When anything was written aside here, in seconds since the epoch; at least `waiting_since`."""
+    times = [waiting_since]
+    for path in folder.glob(".rows-*"):
+        with suppress(FileNotFoundError):
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def _writer(path: Path) -> Write:

@@ -15,7 +15,7 @@ TOKENS = 12
 """Of each of the rows that are looked at."""
 TOLERANCE = 1e-3
 """Of logits, relative. What stands before the row is changed and nothing else, so that not even the order of sums differs;
-a row that is seen changes them by more than 1e-2."""
+a row that is seen changed them by 0.13 (SmolLM2-135M)."""
 
 
 @torch.no_grad()

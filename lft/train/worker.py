@@ -19,9 +19,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lft.core.beat import Heart
-from lft.core.errors import DONE, FORCED, SETTINGS, RendezvousError, StoppedError
+from lft.core.errors import DONE, SETTINGS, RendezvousError, StoppedError
 from lft.core.events import EventWriter
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder, WorkerReport
+from lft.core.parent import die_with
 from lft.core.rank import Rank, forget_accelerate, launcher_pid, use_defaults
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.run_lock import alone
@@ -29,7 +30,6 @@ from lft.core.run_lock import alone
 if TYPE_CHECKING:
     from lft.train.jobs import Desk
 
-PR_SET_PDEATHSIG = 1
 M_MMAP_THRESHOLD = -3
 LIBRARY_DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "true",
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     stop.listen()
     faulthandler.enable()
     faulthandler.register(signal.SIGQUIT, all_threads=True)
-    _die_with_parent()
+    die_with(launcher_pid())  # nothing may go on holding the devices
     try:
         order = WorkerOrder.load(Path(arguments[-1]))
     except (IndexError, OSError, ValueError) as error:
@@ -173,19 +173,12 @@ def _return_freed_tensors() -> None:
     """Have glibc map every block from 1 MiB on by itself, so that it goes back to the system when it is freed.
 
     By default the threshold rises to 32 MiB with the blocks that are freed, and the heap below it grows full of holes:
-    6,880 MB instead of 5,291 after 3 steps of SmolLM2-135M with 4 rows of 512 tokens. It costs 3 to 8 % of CPU time.
+    6,880 MB instead of 5,291 after 3 steps of SmolLM2-135M with 4 rows of 512 tokens. It costs 3 to 8 % of CPU time,
+    and about 20 % with packs of 1,024 tokens, where it saves 20 % of the memory (docs/benchmarks.md).
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc; nothing to do elsewhere
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 2**20)
-
-
-def _die_with_parent() -> None:
-    """On Linux: be killed when the launcher dies, however it dies; nothing may go on holding the devices."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if launcher_pid() not in (None, os.getppid()):  # it died before the line above
-        os._exit(FORCED + signal.SIGKILL)
 
 
 if __name__ == "__main__":

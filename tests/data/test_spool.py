@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lft.core.settings import DataSettings
-from lft.data import unpack
+from lft.data import spool, unpack
 from lft.data.example import BadRow
 from lft.data.sources import Files, open_source
 
@@ -150,3 +150,19 @@ def test_an_unpacked_file_is_found_again_by_its_content(tmp_path: Path) -> None:
     assert len(list((cache / "spool").iterdir())) == 1
     path.write_text('[{"text": "b"}]')
     assert rows(opened(path, cache)) == [{"text": "b"}]
+
+
+def test_a_process_that_writes_nothing_more_holds_nobody_up_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text('[{"text": "a"}, {"text": "b"}]')
+    suspended = start(path, tmp_path, must_wait=True)
+    try:
+        wait_for_mark(tmp_path)
+        monkeypatch.setattr(spool, "PATIENCE_SECONDS", 0.5)
+        assert rows(opened(path, tmp_path / "cache")) == [{"text": "a"}, {"text": "b"}]
+        assert suspended.poll() is None
+    finally:
+        suspended.kill()
+        suspended.communicate()
