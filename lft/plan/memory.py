@@ -21,9 +21,8 @@ ADAM_BYTES = 8
 """Two float32 moments for each trained parameter (Kingma and Ba 2015)."""
 LOGIT_BYTES = 12
 """Three float32 copies: logits, their float32 selection or the loss's gradient, and the log-softmax with its own."""
-CHUNK_LOGIT_BYTES = 8
-"""Two float32 copies where the loss comes in chunks: logits, and the exponentials that are added up; a third of the chunk
-before, whose gradient is let go when the next one's is there."""
+READS_ATTENTION = ("o_proj", "c_proj", "out_proj", "dense")
+"""Ends of names of the layers that read what attention made, not what the others of their block read."""
 PACKED_ROW = 256
 """Tokens of a row in a pack, assumed where that matters: it is not known before preparation."""
 CPU_FRAMEWORK_BYTES = 570 * 10**6
@@ -151,7 +150,9 @@ def activation_bytes_per_token(
     mlp = _mlp_bytes(model, size, raised=on_gpu and autocast)
     per_layer = norms + _attention_bytes(model, settings, size, on_gpu) + dropout + mlp
     quick = strategy != "zero3" and not autocast
-    adapters = _quick_adapter_bytes(model, settings, size) if quick else _adapter_bytes(model, settings, size, on_gpu)
+    adapters = (
+        _quick_adapter_bytes(model, settings, size, on_gpu) if quick else _adapter_bytes(model, settings, size, on_gpu)
+    )
     return model.layers * per_layer + hidden * norm_size + adapters
 
 
@@ -187,11 +188,20 @@ def _mlp_bytes(model: ModelFacts, size: int, *, raised: bool) -> int:
     return inner * (4 + 4 + size + 4) if raised else 4 * inner * size
 
 
-def _quick_adapter_bytes(model: ModelFacts, settings: RunSettings, size: int) -> int:
-    """What LoraUpdate keeps (lora_forward.py): inputs, shared by the layers that have the same, products and masks."""
-    adapted, mask = model.adapted(settings.lora), 1 if settings.lora.lora_dropout else 0
-    kept = sum(settings.lora.r * size + shape.inputs * mask for shape in adapted.values())
-    return kept + _shared_inputs(adapted) * size
+def _quick_adapter_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu: bool) -> int:
+    """What lora_forward.py keeps: products, and inputs, shared by the layers that have the same.
+
+    With dropout it is a copy with zeros, and a mask in bytes. What attention made is then one more input, unless its rows
+    are put together for it, or it is no SDPA's own, which _attention_bytes counts.
+    """
+    adapted = model.adapted(settings.lora)
+    shared, products = _shared_inputs(adapted), len(adapted) * settings.lora.r
+    if not settings.lora.lora_dropout:
+        return (products + shared) * size
+    inputs = {(*name.rpartition(".")[::2], shape.inputs) for name, shape in adapted.items()}
+    masks = sum({(block, name in READS_ATTENTION, width): width for block, name, width in inputs}.values())
+    counted = not on_gpu and (settings.data.packing or model.attention_dropout)
+    return (products + shared) * size + masks + (0 if counted else (masks - shared) * size)
 
 
 def _adapter_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu: bool) -> int:
@@ -216,10 +226,9 @@ def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strateg
     if model.changes_logits or strategy == "device-map":
         loss = LOGIT_BYTES * logits
     else:
-        first = min(logits, CHUNK_LOGITS)
-        second = min(logits - first, CHUNK_LOGITS)
-        chunks = max(CHUNK_LOGIT_BYTES * first, 4 * first + CHUNK_LOGIT_BYTES * second)
-        loss = chunks + 2 * tokens * model.hidden_size * size  # hidden states of the trained tokens, and their gradient
+        # in float32, with a half-precision copy before and after
+        chunk = min(logits, CHUNK_LOGITS) * (4 if size == 4 else 4 + size)
+        loss = chunk + 2 * tokens * model.hidden_size * size  # hidden states of the trained tokens, and their gradient
     one_layer = (3 * model.intermediate_size + 3 * model.hidden_size) * size * tokens
     return max(loss, one_layer)
 

@@ -3,7 +3,6 @@
 Signals are caught before anything heavy is imported; a failure is written down before any clean-up.
 """
 
-import ctypes
 import faulthandler
 import logging
 import os
@@ -30,8 +29,9 @@ from lft.core.run_lock import alone
 if TYPE_CHECKING:
     from lft.train.jobs import Desk
 
-M_MMAP_THRESHOLD = -3
 LIBRARY_DEFAULTS = {
+    # tensors of 2 MiB and more in huge pages, aligned to them: freed ones fit later ones better (docs/benchmarks.md)
+    "THP_MEM_ALLOC_ENABLE": "1",
     "TOKENIZERS_PARALLELISM": "true",
     # bars would fill the rank's log; events tell how far it is
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -81,8 +81,6 @@ def main(arguments: list[str]) -> int:
         sys.stderr.write(f"lft.train.worker: an order file is expected: {error}\n")
         return SETTINGS
     use_defaults(LIBRARY_DEFAULTS)
-    if order.device == "cpu":
-        _return_freed_tensors()
     forget_accelerate()
     rank = Rank.from_environment()
     attempt = Attempt(order.attempt_dir)
@@ -167,18 +165,6 @@ def _tell_warnings(events: EventWriter) -> None:
 def _peak_resident_bytes() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _return_freed_tensors() -> None:
-    """Have glibc map every block from 1 MiB on by itself, so that it goes back to the system when it is freed.
-
-    By default the threshold rises to 32 MiB with the blocks that are freed, and the heap below it grows full of holes:
-    6,880 MB instead of 5,291 after 3 steps of SmolLM2-135M with 4 rows of 512 tokens. It costs 3 to 8 % of CPU time,
-    and about 20 % with packs of 1,024 tokens, where it saves 20 % of the memory (docs/benchmarks.md).
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc; nothing to do elsewhere
-    if mallopt is not None:
-        mallopt(M_MMAP_THRESHOLD, 2**20)
 
 
 if __name__ == "__main__":

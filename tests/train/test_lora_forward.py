@@ -1,10 +1,12 @@
 """Dropout of the adapters' inputs: the right share, no pattern, from the random state that checkpoints hold."""
 
+import weakref
+
 import pytest
 import torch
 
 from lft.core.rank import Rank
-from lft.train.lora_forward import LoraUpdate, drop_mask, quicken
+from lft.train.lora_forward import Dropout, DroppedInputs, LoraUpdate, drop_mask, quicken
 from tests.train import styles
 
 SIZE = torch.zeros(1000, 1001)  # no multiple of four
@@ -60,9 +62,30 @@ def test_the_update_and_its_gradients_are_those_of_the_formula(probability: floa
     kept = drop_mask(x, probability, rank=0) if probability else None
 
     def update(x: torch.Tensor, weight: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = LoraUpdate.apply(x @ weight.T, x, a, b, 1.7, kept)  # type: ignore[no-untyped-call]
+        dropped = x if kept is None else Dropout.apply(x, kept)  # type: ignore[no-untyped-call]
+        result: torch.Tensor = LoraUpdate.apply(x @ weight.T, dropped, a, b, 1.7)  # type: ignore[no-untyped-call]
         return result
 
     formula = x @ weight.T + 1.7 * (x if kept is None else x * kept) @ a.T @ b.T
     torch.testing.assert_close(update(x, weight, a, b), formula)
     assert torch.autograd.gradcheck(update, (x, weight, a, b))
+
+
+def test_layers_that_read_one_input_share_its_dropout_which_goes_with_it() -> None:
+    inputs, x = DroppedInputs(rank=0), torch.ones(40, 50, requires_grad=True) * 1
+    first = inputs.of(x, 0.3)
+    assert inputs.of(x, 0.3) is first
+    assert not torch.equal(inputs.of(x * 1, 0.3), first)
+    alive = weakref.ref(first)
+    del first, x
+    assert alive() is None
+
+
+def test_a_layer_of_a_llama_keeps_four_masks() -> None:
+    model, drawn = styles.tiny("llama", dropout=0.3), []
+    quicken(model, Rank())
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: drawn.append(x) or x, lambda x: x):
+        model(**styles.rows()[3], use_cache=False)
+    masks = {tensor.data_ptr() for tensor in drawn if tensor.dtype == torch.bool}
+    # what q, k and v read; o; gate and up; down; the first layer reads embeddings, which have no gradient
+    assert len(masks) == 2 * 4 - 1

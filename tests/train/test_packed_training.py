@@ -226,13 +226,20 @@ def alone(tiny_models: TinyModels, rows_file: Path, tmp_path_factory: pytest.Tem
 
 
 @pytest.mark.parametrize(
-    "strategy",
-    ["ddp", "zero3", pytest.param("zero2", marks=pytest.mark.long), pytest.param("fsdp", marks=pytest.mark.long)],
+    ("strategy", "ranks"),
+    [
+        ("ddp", 2),
+        ("ddp", 4),
+        ("zero3", 2),
+        pytest.param("zero2", 2, marks=pytest.mark.long),
+        pytest.param("fsdp", 2, marks=pytest.mark.long),
+    ],
 )
-def test_two_ranks_train_packs_as_one_rank_does_under_every_strategy(
-    alone: WorkerOrder, strategy: Strategy, tiny_models: TinyModels, rows_file: Path, tmp_path: Path
+def test_several_ranks_train_packs_as_one_rank_that_accumulates_does_under_every_strategy(
+    alone: WorkerOrder, strategy: Strategy, ranks: int, tiny_models: TinyModels, rows_file: Path, tmp_path: Path
 ) -> None:
-    shared = packed_order(tiny_models.llama, rows_file, tmp_path, strategy, 2)
+    shared = packed_order(tiny_models.llama, rows_file, tmp_path, strategy, ranks)
+    assert (alone.accumulation, shared.accumulation) == (4, 4 // ranks)
     assert losses(shared) == pytest.approx(losses(alone), abs=1e-5)
     assert difference(adapter(shared), adapter(alone)) < 1e-5
     assert metrics(shared)["steps"] == metrics(alone)["steps"] > 2

@@ -68,6 +68,15 @@ def test_a_strategy_is_real_and_gives_the_losses_and_the_adapter_of_one_rank(run
     assert max(float(tensor.abs().max()) for name, tensor in weights.items() if "lora_B" in name) > 1e-3
 
 
+def test_four_ranks_without_accumulation_train_as_one_rank_with_it(
+    run: Run, tiny_models: TinyModels, rows: Path, tmp_path: Path
+) -> None:
+    alone, shared = run("single"), trained(make_order(tiny_models.llama, rows, tmp_path, "ddp", 4))
+    assert (alone.accumulation, shared.accumulation) == (4, 1)
+    assert losses(shared) == pytest.approx(losses(alone), abs=1e-5)
+    assert difference(adapter(shared), adapter(alone)) < 1e-5
+
+
 @pytest.mark.parametrize(
     "strategy",
     ["ddp", "zero3", pytest.param("zero2", marks=pytest.mark.long), pytest.param("fsdp", marks=pytest.mark.long)],
