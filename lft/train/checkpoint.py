@@ -3,13 +3,12 @@
 Without its manifest a folder is no checkpoint, so a rank that dies while it saves leaves nothing that looks like one.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
-from lft.core.files import write_text
-from lft.core.run_dir import MANIFEST
+from lft.core.checkpoints import MANIFEST, FileDigest, Manifest
 from lft.train.process_group import wait_for_all
 
 
@@ -21,7 +20,7 @@ def make_room(folder: Path, *, is_main: bool) -> None:
     wait_for_all()
 
 
-def complete(folder: Path, step: int, *, is_main: bool) -> None:
+def complete(folder: Path, facts: dict[str, Any], *, is_main: bool) -> None:
     """Write the manifest once every rank has written its part. Every rank must call it."""
     wait_for_all()
     if not is_main:
@@ -30,5 +29,5 @@ def complete(folder: Path, step: int, *, is_main: bool) -> None:
     for path in paths:
         with path.open("rb") as stream:
             os.fsync(stream.fileno())
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
-    write_text(folder / MANIFEST, json.dumps({"step": step, "files": files}, indent=1) + "\n")
+    files = {path.relative_to(folder).as_posix(): FileDigest.of(path) for path in paths}
+    Manifest(**facts, files=files).save(folder)

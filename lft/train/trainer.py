@@ -33,8 +33,8 @@ from lft.train.checkpoint import complete, make_room
 from lft.train.engine import Engine
 from lft.train.isolation import assert_isolated
 from lft.train.loss import TrainedTokens, global_batch_loss
-from lft.train.sampling import RankBatchSampler
-from lft.train.strategy import fsdp_precision, is_spread
+from lft.train.sampling import RankBatchSampler, items_seen
+from lft.train.strategy import fsdp_precision, is_spread, strategy_of
 
 
 class LoraTrainer(Trainer):
@@ -94,7 +94,19 @@ class LoraTrainer(Trainer):
         folder = Path(str(self.args.output_dir)) / f"checkpoint-{self.state.global_step}"
         make_room(folder, is_main=self.rank.is_main)
         super()._save_checkpoint(model, trial)
-        complete(folder, self.state.global_step, is_main=self.rank.is_main)
+        step, items = self.state.global_step, len(self.items)
+        micro_batch, accumulation = self.args.per_device_train_batch_size, self.args.gradient_accumulation_steps
+        global_batch = micro_batch * accumulation * self.rank.world_size
+        facts = {
+            "step": step,
+            "items_seen": items_seen(step, items, global_batch),
+            "items": items,
+            "global_batch": global_batch,
+            "world_size": self.rank.world_size,
+            "strategy": strategy_of(self.model_wrapped),
+            "precision": str(self.args.mixed_precision),
+        }
+        complete(folder, facts, is_main=self.rank.is_main)
 
 
 class CheckIsolation(TrainerCallback):
