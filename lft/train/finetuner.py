@@ -26,6 +26,7 @@ from lft.data.token_rows import TokenRows
 from lft.data.writing import usual_style
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
+from lft.train.checkpoint_writer import CheckpointWriter, TellSave
 from lft.train.engine import make_engine
 from lft.train.generation import answer_all, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
@@ -41,6 +42,7 @@ from lft.train.model import (
 )
 from lft.train.progress import SayLoss
 from lft.train.rouge import mean_scores, rouge_scores
+from lft.train.saving import SaveAndStop
 from lft.train.strategy import (
     CheckStrategy,
     check_order,
@@ -222,12 +224,16 @@ class LLMFineTuner:
         callbacks: Sequence[TrainerCallback] = (),
         resume_from: Path | None = None,
         pack_size: int | None = None,
+        stop_asked: Callable[[], bool] = lambda: False,
+        told_of_save: TellSave | None = None,
     ) -> None:
         """Train the adapter; checkpoints and, at the end, adapter and tokenizer are in output_dir.
 
         `train_dataset` has a column input_ids, and may have attention_mask and labels; `settings` says the rest (seed,
-        max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run, on as many ranks, to go
-        on from. With `pack_size`, rows are packed into sequences of at most so many tokens, and batch_size counts packs.
+        max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run to go on from, with as many
+        rows a step on any number of ranks. With `pack_size`, rows are packed into sequences of at most so many tokens, and
+        batch_size counts packs. Once `stop_asked` on any rank, training ends after the step, saved, with StoppedError;
+        `told_of_save` hears of each checkpoint: step, seconds, problem.
         Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through. Checkpoints stay.
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
@@ -251,17 +257,37 @@ class LLMFineTuner:
         for line in (*engine.reasons, *packing):
             self.announce(line)
         check = CheckStrategy(self.strategy, self.rank.world_size)
-        told = [check, *(callbacks or [SayLoss(self.announce)])]
+        writer = (
+            CheckpointWriter(folder, settings.keep_last, told_of_save or self._say_problem)
+            if self.rank.is_main
+            else None
+        )
+        saving = SaveAndStop(settings.save_every, writer, stop_asked, self.device)
+        told = [check, *(callbacks or [SayLoss(self.announce)]), saving]
         check.trainer = trainer = make_trainer(
-            self.peft_model, self.tokenizer, items, arguments, self.rank, told, engine.trained_tokens, settings
+            self.peft_model,
+            self.tokenizer,
+            items,
+            arguments,
+            self.rank,
+            told,
+            engine.trained_tokens,
+            settings,
+            precision=self.precision,
+            writer=writer,
+            resume_from=resume_from,
         )
         with translating_out_of_memory():
-            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            trainer.train()
             weights = gather_adapter(self.peft_model)
         self.wrapper = check.wrapper
         if self.rank.is_main:
             style = self._style or usual_style(self.tokenizer)
             save_adapter(self.peft_model, weights, self.tokenizer, folder, style, self.model_name)
+
+    def _say_problem(self, step: int, _seconds: float, problem: str) -> None:
+        if problem:
+            self.announce(f"checkpoint-{step} could not be saved, training goes on: {problem}")
 
     def benchmark(
         self,
