@@ -7,7 +7,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
-Kind = Literal["stage", "notice", "warning", "total", "step", "log", "saved", "done"]
+Kind = Literal["stage", "notice", "warning", "total", "step", "log", "evaluated", "saved", "done"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ Training waits only for the copies in memory, and for an earlier checkpoint that
 costs the checkpoint, never the run.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Callable
@@ -12,19 +13,20 @@ from threading import Thread
 
 from safetensors import SafetensorError
 
-from lft.core.checkpoints import PREFIX, complete
+from lft.core.checkpoints import PREFIX
 from lft.core.files import folder_aside
 from lft.train.checkpoint import Snapshot, write_snapshot
 
-TellSave = Callable[[int, float, str], None]
-"""Told of each checkpoint: its step, the seconds it took, and what went wrong, if anything did."""
+TellSave = Callable[[int, float], None]
+"""Told of each checkpoint that is there: its step, and the seconds it took."""
+logger = logging.getLogger(__name__)
 
 
 class CheckpointWriter:
-    """Writes one snapshot at a time into `output_dir`, and keeps the newest `keep_last`. For rank 0."""
+    """Writes one snapshot at a time into `output_dir`; then `to_remove` says which are no longer kept. For rank 0."""
 
-    def __init__(self, output_dir: Path, keep_last: int, tell: TellSave) -> None:
-        self.output_dir, self.keep_last, self.tell = output_dir, keep_last, tell
+    def __init__(self, output_dir: Path, to_remove: Callable[[], list[Path]], tell: TellSave) -> None:
+        self.output_dir, self.to_remove, self.tell = output_dir, to_remove, tell
         clear_remains(output_dir)
         self.newest: int | None = None
         """The step of the newest checkpoint that this run has written."""
@@ -48,22 +50,23 @@ class CheckpointWriter:
             raise self._error
 
     def _write(self, snapshot: Snapshot) -> None:
-        step, started = snapshot.state.step, time.monotonic()
+        step, started, before = snapshot.state.step, time.monotonic(), self.problem
         folder = self.output_dir / f"{PREFIX}{step}"
-        self.problem = ""
         try:
             if folder.exists():  # of the same step, of an attempt before; damaged, or it would have been gone on from
                 remove(folder)
             with folder_aside(folder) as temporary:
                 write_snapshot(snapshot, temporary)
-            self.newest = step
-            for old in complete(self.output_dir)[: -self.keep_last]:
+            self.newest, self.problem = step, ""
+            self.tell(step, time.monotonic() - started)
+            for old in self.to_remove():
                 remove(old)
         except (OSError, SafetensorError) as error:
             self.problem = getattr(error, "strerror", None) or str(error)
+            if self.problem != before:  # said once, not at every save
+                logger.warning("%s could not be saved, training goes on: %s", folder.name, self.problem)
         except Exception as error:
             self._error, self.problem = error, str(error)
-        self.tell(step, time.monotonic() - started, self.problem)
 
 
 def remove(checkpoint: Path) -> None:

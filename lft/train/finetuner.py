@@ -26,10 +26,10 @@ from lft.data.token_rows import TokenRows
 from lft.data.writing import usual_style
 from lft.publish.upload import upload_adapter
 from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_style
-from lft.train.checkpoint_writer import CheckpointWriter, TellSave
 from lft.train.engine import make_engine
 from lft.train.generation import answer_all, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
+from lft.train.make_trainer import Meanwhile, make_trainer
 from lft.train.memory import translating_out_of_memory
 from lft.train.model import (
     base_precision,
@@ -42,7 +42,6 @@ from lft.train.model import (
 )
 from lft.train.progress import SayLoss
 from lft.train.rouge import mean_scores, rouge_scores
-from lft.train.saving import SaveAndStop
 from lft.train.strategy import (
     CheckStrategy,
     check_order,
@@ -51,7 +50,7 @@ from lft.train.strategy import (
     strategy_arguments,
     usual_strategy,
 )
-from lft.train.trainer import batch_items, make_trainer, token_rows, training_arguments
+from lft.train.trainer import batch_items, token_rows, training_arguments
 
 Prompt = str | tuple[str, str]
 """A prompt, or a prompt and the reference its answer is compared with."""
@@ -224,16 +223,14 @@ class LLMFineTuner:
         callbacks: Sequence[TrainerCallback] = (),
         resume_from: Path | None = None,
         pack_size: int | None = None,
-        stop_asked: Callable[[], bool] = lambda: False,
-        told_of_save: TellSave | None = None,
+        meanwhile: Meanwhile = Meanwhile(),  # noqa: B008  frozen
     ) -> None:
         """Train the adapter; checkpoints and, at the end, adapter and tokenizer are in output_dir.
 
         `train_dataset` has a column input_ids, and may have attention_mask and labels; `settings` says the rest (seed,
         max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run to go on from, with as many
         rows a step on any number of ranks. With `pack_size`, rows are packed into sequences of at most so many tokens, and
-        batch_size counts packs. Once `stop_asked` on any rank, training ends after the step, saved, with StoppedError;
-        `told_of_save` hears of each checkpoint: step, seconds, problem.
+        batch_size counts packs. `meanwhile`: a stop, saves, held-out rows.
         Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through. Checkpoints stay.
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
@@ -257,25 +254,18 @@ class LLMFineTuner:
         for line in (*engine.reasons, *packing):
             self.announce(line)
         check = CheckStrategy(self.strategy, self.rank.world_size)
-        writer = (
-            CheckpointWriter(folder, settings.keep_last, told_of_save or self._say_problem)
-            if self.rank.is_main
-            else None
-        )
-        saving = SaveAndStop(settings.save_every, writer, stop_asked, self.device)
-        told = [check, *(callbacks or [SayLoss(self.announce)]), saving]
         check.trainer = trainer = make_trainer(
             self.peft_model,
             self.tokenizer,
             items,
             arguments,
             self.rank,
-            told,
+            [check, *(callbacks or [SayLoss(self.announce)])],
             engine.trained_tokens,
             settings,
-            precision=self.precision,
-            writer=writer,
-            resume_from=resume_from,
+            self.precision,
+            resume_from,
+            meanwhile,
         )
         with translating_out_of_memory():
             trainer.train()
@@ -284,10 +274,6 @@ class LLMFineTuner:
         if self.rank.is_main:
             style = self._style or usual_style(self.tokenizer)
             save_adapter(self.peft_model, weights, self.tokenizer, folder, style, self.model_name)
-
-    def _say_problem(self, step: int, _seconds: float, problem: str) -> None:
-        if problem:
-            self.announce(f"checkpoint-{step} could not be saved, training goes on: {problem}")
 
     def benchmark(
         self,

@@ -21,6 +21,7 @@ from lft.data.prepared import Prepared, audit_prepared
 from lft.train import benchmark as bench
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
+from lft.train.make_trainer import Meanwhile
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
 from lft.train.progress import Beating, TellProgress
@@ -51,13 +52,9 @@ class Desk:
         if self.rank.is_main:
             self.events.write("step", step=step, total=total)
 
-    def tell_save(self, step: int, seconds: float, problem: str) -> None:
-        """A checkpoint is written, or could not be: training goes on without it."""
-        if problem:
-            words = f"checkpoint-{step} could not be saved, training goes on: {problem}"
-            self.events.write("warning", line=words)
-        else:
-            self.events.write("saved", step=step, seconds=round(seconds, 3))
+    def tell_save(self, step: int, seconds: float) -> None:
+        """A checkpoint is written."""
+        self.events.write("saved", step=step, seconds=round(seconds, 3))
 
 
 def train(desk: Desk) -> dict[str, Any]:
@@ -93,8 +90,11 @@ def train(desk: Desk) -> dict[str, Any]:
         callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else [])],
         resume_from=order.resume_from,
         pack_size=prepared.manifest.max_length if settings.data.packing else None,
-        stop_asked=desk.stop_asked,
-        told_of_save=desk.tell_save,
+        meanwhile=Meanwhile(
+            stop_asked=desk.stop_asked,
+            told_of_save=desk.tell_save,
+            held_out=prepared.held_out if len(prepared.held_out) else None,
+        ),
     )
     leave()
     return _training_metrics(finetuner, progress, global_batch, audit, desk)
@@ -211,5 +211,6 @@ def _training_metrics(
         "trainable_parameters": trained,
         "parameters": total,
         "losses": progress.losses,
+        "held_out_losses": progress.held_out_losses,
         "data": audit.to_json(),
     }

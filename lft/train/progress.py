@@ -35,6 +35,12 @@ class Beating(TrainerCallback):
         """A step is done."""
         self.heart.beat("training", state.global_step, state.max_steps)
 
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A batch of held-out rows is measured."""
+        self.heart.beat("evaluating", state.global_step, state.max_steps)
+
 
 class TellProgress(TrainerCallback):
     """Writes total, step and log events, and keeps what the report needs. For rank 0."""
@@ -44,6 +50,7 @@ class TellProgress(TrainerCallback):
         self.tokens_per_item = 0.0
         self.items = 0
         self.losses: list[dict[str, float]] = []
+        self.held_out_losses: list[dict[str, float]] = []
         self.steps = self.first_step = 0
         self.seconds = 0.0
         self._started = self._told = 0.0
@@ -81,6 +88,12 @@ class TellProgress(TrainerCallback):
             entry = {"step": state.global_step, "loss": logs["loss"], "learning_rate": logs["learning_rate"]}
             self.losses.append(entry)
             self.events.write("log", total=state.max_steps, **entry)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Pass on the held-out loss."""
+        entry = {"step": state.global_step, "held_out_loss": kwargs["metrics"]["held_out_loss"]}
+        self.held_out_losses.append(entry)
+        self.events.write("evaluated", **entry)
 
 
 class SayLoss(TrainerCallback):

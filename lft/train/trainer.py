@@ -1,7 +1,5 @@
 """transformers.Trainer, fed in lft's global order and told to compute lft's loss."""
 
-import inspect
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainerControl,
@@ -22,7 +19,6 @@ from transformers import (
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer_callback import PrinterCallback
 
 from lft.core.errors import CallOrderError
 from lft.core.precision import Device, uses_autocast
@@ -32,7 +28,6 @@ from lft.core.words import counted, percent
 from lft.data.packing import PackedRows, pack
 from lft.data.token_rows import TokenRows
 from lft.train.adapter import adapter_files, gather_adapter, read_weights, trained_parameters
-from lft.train.batches import PackRows, PadToLongest
 from lft.train.checkpoint import Snapshot, TrainingState, read_optimizer, read_ranks, read_state
 from lft.train.checkpoint_writer import CheckpointWriter
 from lft.train.engine import Engine
@@ -43,7 +38,7 @@ from lft.train.process_group import gather_on_main
 from lft.train.random_state import RandomState, random_state, restore_random
 from lft.train.sampling import RankBatchSampler, items_seen
 from lft.train.schedule import go_to_step, loss_scale, restore_loss_scale
-from lft.train.strategy import fsdp_precision, is_spread, strategy_of
+from lft.train.strategy import fsdp_precision, strategy_of
 
 
 class LoraTrainer(Trainer):
@@ -66,6 +61,8 @@ class LoraTrainer(Trainer):
         self.rank, self.items, self.group_by_length = rank, items, group_by_length
         self.trained_tokens = trained_tokens
         self.precision, self.writer, self.resume_from = precision, writer, resume_from
+        self.held_out_loss: float | None = None
+        """After the newest step, where it was measured."""
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         """The Trainer's, which calls compute_loss_func and scales by the number of ranks."""
@@ -118,6 +115,7 @@ class LoraTrainer(Trainer):
             "world_size": self.rank.world_size,
             "strategy": strategy_of(self.model_wrapped),
             "precision": self.precision,
+            "held_out_loss": self.held_out_loss,
         }
         return Snapshot(adapter_files(self.model, weights), optimizer, ranks, state, facts)
 
@@ -246,15 +244,6 @@ def training_arguments(
     return arguments
 
 
-def can_select_logits(model: PeftModel) -> bool:
-    """Whether the model's forward takes logits_to_keep; most of transformers' causal models do.
-
-    Not where its layers are on several GPUs: the positions are on the first one, the hidden states on the last.
-    """
-    takes_it = "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
-    return takes_it and not is_spread(model)
-
-
 def token_rows(rows: Dataset | TokenRows, pad_token_id: int | None) -> TokenRows:
     """A caller's tokenized data set as rows of tokens. Raises CallOrderError where it is not tokenized."""
     if isinstance(rows, TokenRows):
@@ -275,41 +264,3 @@ def batch_items(
     packs = pack(rows.lengths, pack_size, seed)
     filled = f"{counted(len(packs), 'pack')} of at most {pack_size:,} tokens, {percent(packs.fill, 1)} filled"
     return PackedRows(rows, packs), [f"packing    {counted(len(rows), 'row')} in {filled}"]
-
-
-def make_trainer(
-    model: PeftModel,
-    tokenizer: PreTrainedTokenizerBase,
-    items: TokenRows | PackedRows,
-    arguments: TrainingArguments,
-    rank: Rank,
-    callbacks: Sequence[TrainerCallback],
-    trained_tokens: TrainedTokens | None,
-    settings: TrainingSettings,
-    *,
-    precision: Precision,
-    writer: CheckpointWriter | None,
-    resume_from: Path | None,
-) -> LoraTrainer:
-    """A trainer for `items`, rows or packs, which the batch sizes count; it prints nothing, callbacks say what happens."""
-    is_packed = isinstance(items, PackedRows)
-    selects_logits = trained_tokens is None and can_select_logits(model)
-    collate = PackRows if is_packed else PadToLongest
-    trainer = LoraTrainer(
-        rank,
-        items,
-        trained_tokens,
-        group_by_length=settings.group_by_length and not is_packed,
-        precision=precision,
-        writer=writer,
-        resume_from=resume_from,
-        model=model,
-        args=arguments,
-        data_collator=collate(int(tokenizer.pad_token_id), selects_logits=selects_logits),
-        processing_class=tokenizer,
-        callbacks=list(callbacks),
-    )
-    trainer.remove_callback(PrinterCallback)
-    if is_packed:
-        trainer.add_callback(CheckIsolation(trainer))
-    return trainer
