@@ -191,6 +191,9 @@ class TrainingSettings(Section):
     save_every: Literal["epoch"] | Count = "epoch"
     """When to save a checkpoint: after each epoch, or every so many steps."""
 
+    label_smoothing: Share = 0.0
+    """Share of the wanted probability that is spread over all tokens; 0 wants the trained token alone."""
+
     group_by_length: bool = True
     """Put rows of similar length into the same step, to pad less; without packing."""
 

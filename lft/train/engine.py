@@ -26,14 +26,22 @@ class Engine:
     reasons: tuple[str, ...]
 
 
-def make_engine(model: PeftModel, rank: Rank, strategy: Strategy, device: Device, precision: Precision) -> Engine:
+def make_engine(
+    model: PeftModel,
+    rank: Rank,
+    strategy: Strategy,
+    device: Device,
+    precision: Precision,
+    *,
+    label_smoothing: float = 0.0,
+) -> Engine:
     """Set `model` up for training steps; evaluation and generation with it stay what they are.
 
     Before the model is wrapped. Every rank decides alike.
     """
     packs, attention = _settle_attention(cast(PreTrainedModel, model.get_base_model()), strategy, device)
     problem = "its layers are on several GPUs" if is_spread(model) else TrainedTokens.problem(model)
-    trained_tokens = TrainedTokens(model) if problem is None else None
+    trained_tokens = TrainedTokens(model, label_smoothing) if problem is None else None
     if strategy != "zero3" and not uses_autocast(precision, sharded=strategy in SHARDED):
         quicken(model, rank)
     loss = "in chunks over the trained tokens" if problem is None else f"over the model's own logits: {problem}"

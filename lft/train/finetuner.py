@@ -245,7 +245,14 @@ class LLMFineTuner:
         arguments = training_arguments(
             settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
         )
-        engine = make_engine(self.peft_model, self.rank, self.strategy, self.device, self.precision)
+        engine = make_engine(
+            self.peft_model,
+            self.rank,
+            self.strategy,
+            self.device,
+            self.precision,
+            label_smoothing=settings.label_smoothing,
+        )
         size = min(pack_size, self._longest or pack_size) if pack_size else None
         items, packing = batch_items(rows, size, settings.seed, engine)
         for line in (*engine.reasons, *packing):

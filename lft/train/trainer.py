@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,11 @@ class LoraTrainer(Trainer):
         trained_tokens: TrainedTokens | None,
         *,
         group_by_length: bool,
+        label_smoothing: float = 0.0,
         **options: Any,
     ) -> None:
-        loss = trained_tokens.global_batch_loss if trained_tokens else global_batch_loss
+        own_logits = partial(global_batch_loss, label_smoothing=label_smoothing)
+        loss = trained_tokens.global_batch_loss if trained_tokens else own_logits
         super().__init__(train_dataset=items, compute_loss_func=loss, **options)
         self.rank, self.items, self.group_by_length = rank, items, group_by_length
         self.trained_tokens = trained_tokens
@@ -222,6 +225,7 @@ def make_trainer(
         items,
         trained_tokens,
         group_by_length=settings.group_by_length and not is_packed,
+        label_smoothing=settings.label_smoothing,
         model=model,
         args=arguments,
         data_collator=collate(int(tokenizer.pad_token_id), selects_logits=selects_logits),
