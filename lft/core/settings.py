@@ -191,6 +191,15 @@ class TrainingSettings(Section):
     save_every: Literal["epoch"] | Count = "epoch"
     """When to save a checkpoint: after each epoch, or every so many steps."""
 
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Compute each layer's activations once more instead of keeping them; auto: where the run does not fit without."""
+
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW; with its moments in 8 bits; and with those in memory that moves to the CPU when a GPU is full."""
+
+    liger: bool = False
+    """Compute norms, rotary positions and gated activations with Liger's kernels; on NVIDIA and AMD GPUs."""
+
     label_smoothing: Share = 0.0
     """Share of the wanted probability that is spread over all tokens; 0 wants the trained token alone."""
 

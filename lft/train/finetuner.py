@@ -252,6 +252,7 @@ class LLMFineTuner:
             self.device,
             self.precision,
             label_smoothing=settings.label_smoothing,
+            gradient_checkpointing=settings.gradient_checkpointing is True,
         )
         size = min(pack_size, self._longest or pack_size) if pack_size else None
         items, packing = batch_items(rows, size, settings.seed, engine)

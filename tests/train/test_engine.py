@@ -9,6 +9,7 @@ from torch.nn.functional import cross_entropy
 from lft.core.precision import uses_autocast
 from lft.core.rank import Rank
 from lft.train.attention import row_borders
+from lft.train.batches import PadToLongest
 from lft.train.engine import Engine, make_engine
 from lft.train.loss import ChunkedCrossEntropy, global_batch_loss
 from tests.train import styles
@@ -29,16 +30,48 @@ def packed_loss(model: Any, engine: Engine, smoothing: float = 0.0) -> torch.Ten
     return engine.trained_tokens.global_batch_loss(outputs, labels, trained)
 
 
+def padded_loss(model: Any, engine: Engine) -> torch.Tensor:
+    """The loss of all rows in one padded batch, as the trainer computes it."""
+    batch = PadToLongest(0)([{name: ids[0].numpy() for name, ids in row.items()} for row in styles.rows()])
+    labels = batch.pop("labels")
+    trained = int((labels[:, 1:] != -100).sum())
+    if engine.trained_tokens is None:
+        return global_batch_loss(model(**batch), labels, trained)
+    with engine.trained_tokens.of(labels):
+        outputs = model(**batch)
+    return engine.trained_tokens.global_batch_loss(outputs, labels, trained)
+
+
+@pytest.mark.parametrize("style", ["llama", "gpt2", "gemma2"])
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+def test_gradient_checkpointing_changes_no_gradient_also_with_dropout(style: str, packed: bool) -> None:
+    found = {}
+    for again in (False, True):
+        model = styles.tiny(style, dropout=0.3)
+        engine = make_engine(model, ALONE, "single", "cpu", "fp32", gradient_checkpointing=again)
+        torch.manual_seed(3)
+        loss = packed_loss(model, engine) if packed else padded_loss(model, engine)
+        loss.backward()
+        found[again] = (loss.item(), styles.gradients(model))
+    assert found[True][0] == pytest.approx(found[False][0], rel=1e-6)
+    assert styles.distance(found[True][1], found[False][1]) < 1e-6
+
+
+def test_a_second_training_of_a_model_keeps_its_activations_again() -> None:
+    model = styles.tiny("llama")
+    for again in (True, False):
+        make_engine(model, ALONE, "single", "cpu", "fp32", gradient_checkpointing=again)
+        assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules()) is again
+
+
 @pytest.mark.parametrize("style", ["llama", "gpt2", "qwen2", "qwen3", "gemma2", "mistral", "cohere"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_pack_has_the_loss_and_the_gradients_of_its_rows_one_by_one(style: str, checkpointing: bool) -> None:
     model = styles.tiny(style)
     expected = styles.one_by_one(model)
     wanted = styles.gradients(model)
-    engine = make_engine(model, ALONE, "single", "cpu", "fp32")
+    engine = make_engine(model, ALONE, "single", "cpu", "fp32", gradient_checkpointing=checkpointing)
     assert engine.packs
-    if checkpointing:
-        styles.checkpoint(model)
     loss = packed_loss(model, engine)
     loss.backward()
     assert loss.item() == pytest.approx(expected, rel=1e-6)
