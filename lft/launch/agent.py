@@ -155,7 +155,8 @@ class Agent:
 
         run_dir, settings = self.plan.run_dir, self.plan.settings
         trained = self._metrics("train", run_dir.attempts())
-        report = write_report(run_dir, settings, trained, self._metrics("benchmark", [self.attempt]))
+        predicted = self.plan.memory.total if self.plan.memory else None
+        report = write_report(run_dir, settings, trained, self._metrics("benchmark", [self.attempt]), predicted)
         write_card(settings.output_dir, settings.upload.repo_name)
         return report
 
