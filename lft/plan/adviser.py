@@ -1,5 +1,7 @@
 """After running out of memory: the next plan that fits, by arithmetic. Pure."""
 
+from dataclasses import replace
+
 from lft.core.hardware import Machine
 from lft.core.model_facts import ModelFacts, UnknownModel
 from lft.plan.launch_plan import LaunchPlan
@@ -32,4 +34,7 @@ def next_that_fits(
         strategies += [strategy for strategy in others if strategy != plan.strategy]
     room = min(plan.memory.total, held_bytes or plan.memory.total)
     predict = Predictor(machine, plan.topology, plan.precision, model)
-    return first_that_fits(settings, strategies, predict, int(ENOUGH_LESS * room))
+    found = first_that_fits(settings, strategies, predict, int(ENOUGH_LESS * room))
+    if found is None or not held_bytes:
+        return found
+    return replace(found, memory=found.memory.model_copy(update={"available": held_bytes}))
