@@ -3,13 +3,13 @@
 import json
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-# SLURM and preempting schedulers send the last two; untreated they would kill the launcher (pytorch#154849)
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+from lft.core.stop_signals import STOP_SIGNALS
 
 
 class StopRequests:
@@ -23,18 +23,29 @@ class StopRequests:
         self.by_user = False
         """Whether its user asked (Ctrl-C or `lft stop`), so that nothing should start the run again."""
         self._request = request
+        self._first: tuple[str, float] | None = None
+        """What asked first, and when."""
+        self._is_listening = False
         self._heard_file = self._heard_now = False
 
     @contextmanager
     def listening(self) -> Iterator["StopRequests"]:
-        """Catch the signals, and give them back to whom they belonged. A request made to an earlier launcher is forgotten."""
+        """Catch the signals, and give them back to whom they belonged. A request made to an earlier launcher is forgotten.
+
+        Who listens already goes on listening.
+        """
+        if self._is_listening:
+            yield self
+            return
+        before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._is_listening = True
         self._request.unlink(missing_ok=True)
-        before = {number: signal.signal(number, self._note) for number in SIGNALS}
         hang_up = self._note if sys.stdout.isatty() else signal.SIG_IGN
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
         try:
             yield self
         finally:
+            self._is_listening = False
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -49,7 +60,17 @@ class StopRequests:
                 self._note(signal.SIGINT, None)
         return len(self.received)
 
-    def _note(self, number: int, _frame: FrameType | None) -> None:
+    def took(self) -> str:
+        """`1.8 s after SIGTERM`: how long ago the first request came."""
+        if self._first is None:
+            return ""
+        who, when = self._first
+        return f"{time.monotonic() - when:.1f} s after {who}"
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._first is None:
+            by_file = self._heard_file and frame is None
+            self._first = "lft stop" if by_file else signal.Signals(number).name, time.monotonic()
         self.received.append(number)
         self.by_user |= number == signal.SIGINT
 

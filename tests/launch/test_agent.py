@@ -31,10 +31,12 @@ from lft.core.events import EventWriter
 from lft.core.order import WorkerOrder, WorkerReport
 from lft.core.rank import Rank
 from lft.core.run_dir import Attempt, RunDir
+from lft.core.stop_signals import let_through
 order, behaviour = WorkerOrder.load(Path(sys.argv[1])), sys.argv[2].split()
 rank, attempt, run_dir = Rank.from_environment(), Attempt(order.attempt_dir), RunDir(order.settings.output_dir)
 events = EventWriter(run_dir.events / f"rank-{rank.rank}.jsonl")
 signal.signal(signal.SIGTERM, lambda *_: None)  # as a real rank: it looks between steps
+let_through()
 if {f"{order.job}-waits", f"{order.job}-hangs"} & {*behaviour}:
     leave = (lambda *_: sys.exit(75)) if f"{order.job}-waits" in behaviour else signal.SIG_IGN
     signal.signal(signal.SIGTERM, leave)

@@ -34,6 +34,7 @@ import os, signal, sys, time
 from pathlib import Path
 folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
 def ready():
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # as a real rank, once it listens
     (folder / f"ready-{rank}").touch()
 def wait_for(*ranks):
     while not all((folder / f"ready-{other}").exists() for other in ranks):
