@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import socket
 import threading
 import time
@@ -202,7 +203,7 @@ class Agent:
         def pass_on_events() -> None:
             if self.stop.received and not self._told_stop:
                 self._told_stop = True
-                self._say("stopping   after this step; once more (Ctrl-C, SIGTERM, lft stop --now) stops at once")
+                self._say("stopping   after this step; Ctrl-C once more, or lft stop --now, stops at once")
             for event in tail.new_events():
                 if event.kind == "stage":
                     stages.add(event.data["name"])
@@ -226,7 +227,9 @@ class Agent:
                 ranks.start(rank, plan.argv(job), environment, log=attempt.log(rank), report=attempt.report(job, rank))
             ended = supervise(ranks, watch)
         is_done = all(exit_.code == DONE and not exit_.too_early for exit_ in ended.exits)
-        if self.stop.received and (job == "train" or not is_done):
+        # ranks may have been signalled, and this process not
+        by_ranks = any(exit_.code == SAVED for exit_ in ended.exits) and not any(map(watch.is_cause, ended.exits))
+        if by_ranks or (self.stop.received and (job == "train" or not is_done)):
             words = "stopped after training; the adapter is saved" if is_done else STOPPED_EARLY[job]
             return self._stopped(ended, words, was_working=bool(stages & WORKING))
         failure = find_failure(ended, attempt)
@@ -253,11 +256,10 @@ class Agent:
             if len(received) == 1:
                 seconds = self.plan.settings.launch.grace_seconds
                 lost = f"{rank_names(slow)} did not stop within {seconds:g} s and had to be killed; this step was not saved"
-            return Outcome(exit_code=FORCED + received[-1], stopped=lost, next_step=self._after_stop())
+            number = received[-1] if received else signal.SIGTERM
+            return Outcome(exit_code=FORCED + number, stopped=lost, next_step=self._after_stop())
         said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
-        return Outcome(
-            exit_code=self._stop_code, stopped=said[0] if said else words, next_step=self._after_stop()
-        )
+        return Outcome(exit_code=self._stop_code, stopped=said[0] if said else words, next_step=self._after_stop())
 
     def _after_stop(self) -> str:
         run_dir = self.plan.run_dir

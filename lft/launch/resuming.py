@@ -88,11 +88,12 @@ def brake_of(run_dir: RunDir) -> Brake:
     brake, lineage = Brake(), list[Attempt]()
     for attempt in training_attempts(run_dir):
         lineage.append(attempt)
-        if _start(attempt) is None:
-            break
+        if _start(attempt) is None and run_dir.before_attempt(attempt.number).exists():
+            break  # it began anew, and what others had reached was moved away
     for attempt in reversed(lineage):
         outcome = Outcome.load(attempt.outcome)
-        if outcome is None or outcome.exit_code not in (DONE, STOPPED):
+        was_started = attempt.launcher.exists()
+        if was_started and (outcome is None or outcome.exit_code not in (DONE, STOPPED)):
             brake.note(steps_done(attempt))
     return brake
 

@@ -12,9 +12,15 @@ from types import FrameType
 from lft.core.stop_signals import STOP_SIGNALS
 
 
-class StopRequests:
-    """The first request asks the ranks to save and stop, the second ends them at once.
+REPEAT_SECONDS = 0.5
+"""One Ctrl-C may come twice, to the launcher and to its group; what comes later is meant."""
 
+
+class StopRequests:
+    """The first request asks the ranks to save and stop; a second Ctrl-C, or `lft stop --now`, ends them at once.
+
+    Schedulers repeat their signals, to every process of a group, and kill by themselves when their patience ends: to repeat
+    one of theirs changes nothing.
     SIGHUP counts where the output goes to the terminal that hangs up; a run whose output goes elsewhere goes on.
     """
 
@@ -57,7 +63,7 @@ class StopRequests:
                 self._note(signal.SIGINT, None)
             if _wants_it_now(self._request):
                 self._heard_now = True
-                self._note(signal.SIGINT, None)
+                self.received.append(signal.SIGINT)
         return len(self.received)
 
     def took(self) -> str:
@@ -68,9 +74,12 @@ class StopRequests:
         return f"{time.monotonic() - when:.1f} s after {who}"
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
         if self._first is None:
             by_file = self._heard_file and frame is None
-            self._first = "lft stop" if by_file else signal.Signals(number).name, time.monotonic()
+            self._first = "lft stop" if by_file else signal.Signals(number).name, now
+        elif number != signal.SIGINT or now - self._first[1] < REPEAT_SECONDS:
+            return
         self.received.append(number)
         self.by_user |= number == signal.SIGINT
 
