@@ -11,7 +11,6 @@ from types import FrameType
 
 from lft.core.stop_signals import STOP_SIGNALS
 
-
 REPEAT_SECONDS = 0.5
 """One Ctrl-C may come twice, to the launcher and to its group; what comes later is meant."""
 

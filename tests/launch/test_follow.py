@@ -15,7 +15,7 @@ from lft.core.run_dir import RunDir
 from lft.launch.follow import apart, existing_run, is_alive, read_beats, read_failures, read_status
 from lft.launch.logs import LogTail, folded_problems, problems_in, start_of_last_lines
 from lft.launch.pace import lines_backwards, pace_of, read_pace
-from tests.runs import beat, checkpoint, end, fail, launcher_at, new_attempt
+from tests.runs import beat, end, fail, launcher_at, new_attempt
 
 SECOND = 10**9
 
