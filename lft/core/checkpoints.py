@@ -49,6 +49,8 @@ class Manifest(BaseModel):
     world_size: int
     strategy: Strategy
     precision: str
+    held_out_loss: float | None = None
+    """Of this step, where it was measured."""
     files: dict[str, FileDigest]
 
     @classmethod
@@ -92,6 +94,14 @@ def problem(checkpoint: Path) -> str:
         if found != written:
             return f"is damaged: {name} is not what was written"
     return ""
+
+
+def to_remove(output_dir: Path, keep_last: int, *, keep_best: bool) -> list[Path]:
+    """The complete checkpoints but for the newest `keep_last` and, if asked for, the one with the lowest held-out loss."""
+    found = {path: Manifest.load(path).held_out_loss for path in complete(output_dir)}
+    measured = [path for path, loss in found.items() if loss is not None]
+    best = min(measured, key=lambda path: found[path] or 0.0, default=None) if keep_best else None
+    return [path for path in list(found)[:-keep_last] if path != best]
 
 
 def step_of(checkpoint: Path) -> int:

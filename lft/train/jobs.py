@@ -21,9 +21,10 @@ from lft.data.prepared import Prepared, audit_prepared
 from lft.train import benchmark as bench
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
+from lft.train.make_trainer import Meanwhile
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
-from lft.train.progress import Beating, StopTogether, TellProgress
+from lft.train.progress import Beating, TellProgress
 
 SECONDS_BETWEEN_NOTICES = 10.0
 
@@ -51,6 +52,10 @@ class Desk:
         if self.rank.is_main:
             self.events.write("step", step=step, total=total)
 
+    def tell_save(self, step: int, seconds: float) -> None:
+        """A checkpoint is written."""
+        self.events.write("saved", step=step, seconds=round(seconds, 3))
+
 
 def train(desk: Desk) -> dict[str, Any]:
     """Data, process group, model, adapter, training. Returns the metrics of this rank's report."""
@@ -75,7 +80,6 @@ def train(desk: Desk) -> dict[str, Any]:
     desk.enter("training")
     global_batch = training.batch_size * order.accumulation * order.world_size
     progress = TellProgress(desk.events, global_batch)
-    stop = StopTogether(desk.stop_asked, order.device)
     finetuner.train(
         prepared.training,
         training.num_epochs,
@@ -83,9 +87,14 @@ def train(desk: Desk) -> dict[str, Any]:
         training.learning_rate,
         gradient_accumulation_steps=order.accumulation,
         settings=training,
-        callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else []), stop],
+        callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else [])],
         resume_from=order.resume_from,
         pack_size=prepared.manifest.max_length if settings.data.packing else None,
+        meanwhile=Meanwhile(
+            stop_asked=desk.stop_asked,
+            told_of_save=desk.tell_save,
+            held_out=prepared.held_out if len(prepared.held_out) else None,
+        ),
     )
     leave()
     return _training_metrics(finetuner, progress, global_batch, audit, desk)
@@ -202,5 +211,6 @@ def _training_metrics(
         "trainable_parameters": trained,
         "parameters": total,
         "losses": progress.losses,
+        "held_out_losses": progress.held_out_losses,
         "data": audit.to_json(),
     }
