@@ -7,6 +7,7 @@ from pathlib import Path
 from lft.cli.finished import read_plan
 from lft.cli.planning import plan_here
 from lft.cli.story import typed
+from lft.core.checkpoints import Manifest
 from lft.core.errors import PreflightError, SettingsError
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import RunSettings
@@ -74,12 +75,15 @@ def _go_on(point: ResumePoint, settings: RunSettings, *, explicit: bool) -> Laun
         if plan.attempt > 0 or lines:
             lines = [Choice(name="resume", value="from the first step", reason="there is no checkpoint yet"), *lines]
         return _told(plan, lines)
+    trained = Manifest.load(point.checkpoint)
     plan = _plan_after(point.written_by, settings) if point.written_by else plan_here(settings)
+    if plan.precision is None:  # what was measured, or read, once is not to come out otherwise now
+        plan = plan.model_copy(update={"precision": trained.precision})
     differences: list[Change] = []
     reason = "what it was trained with is not known: the folder of its run is not there"
     batch = ""
     if point.written_by:
-        before = _plan_of(point.written_by)
+        before = _plan_of(point.written_by).model_copy(update={"precision": trained.precision})
         differences, batch = changes(before, plan), arithmetic(before.batch, plan.batch)
         _refuse(point, plan, differences, explicit=explicit)
         exact = not any(change.effect == "inexact" for change in differences)

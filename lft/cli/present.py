@@ -228,7 +228,8 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
         _line(console, f"  stopped    {outcome.stopped}; in {output_dir}")
         if outcome.took:
             _line(console, f"  ended      {outcome.took}")
-        _line(console, f"  next       {outcome.next_step}")
+        again = shlex.join(["lft", "resume", str(output_dir)])
+        _line(console, f"  next       {outcome.next_step or again}")
     elif outcome.stopped:
         _line(console, f"  done       {outcome.stopped}")
     elif outcome.report is not None:

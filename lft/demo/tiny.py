@@ -1,4 +1,4 @@
-"""A model of random weights and a few rows for it, made on the spot and without torch: for trials of everything but learning."""
+"""A model of random weights and a few rows for it, made on the spot without torch: for trials of everything but learning."""
 
 import json
 from pathlib import Path

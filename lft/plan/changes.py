@@ -23,17 +23,17 @@ _EFFECTS: tuple[tuple[str, Effect], ...] = (
     ("training.save_every", "none"),
     ("training.keep_last", "none"),
     ("training.keep_best", "none"),
+    ("training.evaluate_every", "none"),
     ("training.log_every", "none"),
     ("training.batch_size", "rounding"),
     ("training.gradient_checkpointing", "rounding"),
-    ("launch.precision", "inexact"),
     ("launch.", "none"),
     ("benchmark.", "none"),
     ("upload.", "none"),
     ("slurm.", "none"),
 )
 """Setting or section -> effect, the first that fits; any other setting changes what is trained. Of `launch`, what follows
-for ranks and strategy is compared in the plans."""
+for ranks, strategy and precision is compared in the plans."""
 _PATHS = ("model.name", "data.source")
 
 
@@ -88,7 +88,9 @@ def _layout(before: LaunchPlan, now: LaunchPlan) -> Iterator[Change]:
         ("device", before.topology.device, now.topology.device),
         ("strategy", before.strategy, now.strategy),
     )
-    return (Change(name, str(was), str(value), "rounding") for name, was, value in facts if was != value)
+    yield from (Change(name, str(was), str(value), "rounding") for name, was, value in facts if was != value)
+    if before.precision != now.precision and None not in (before.precision, now.precision):
+        yield Change("launch.precision", str(before.precision), str(now.precision), "inexact")
 
 
 def _effect(key: str, before: object, now: object) -> Effect:

@@ -63,7 +63,7 @@ def test_harmless_changes_are_named_one_a_line(out: Path, capsys: Captured) -> N
     assert launch(*asked(*harmless)) == 0
     said = [line.split("differs    ")[1] for line in capsys.readouterr().out.splitlines() if "differs" in line]
     assert said == [
-        "training.save_every  5, was epoch",
+        "training.save_every  5, was 10min",
         "training.log_every  1, was 10",
         "benchmark.num_prompts  3, was 200",
         "launch.restarts  2, was 0",
