@@ -88,8 +88,9 @@ def told_progress(progress: Progress) -> str:
     parts = [progress.stage + _of_steps(progress.step, progress.total)]
     if pace.loss is not None:
         parts.append(f"loss {pace.loss:.3g}")
-    if pace.tokens_per_second is not None:
-        parts.append(f"{pace.tokens_per_second:,.0f} tok/s")
+    parts += [words for words in pace.describe().split("  ") if words]
+    if pace.memory_bytes is not None:
+        parts.append(f"mem {pace.memory_bytes / 1e9:.1f} GB")
     if pace.eta_seconds is not None:
         parts.append(f"eta {clock(pace.eta_seconds)}")
     quiet = seconds_since(progress.heard_ns) if progress.heard_ns else 0.0

@@ -203,6 +203,18 @@ class TrainingSettings(Section):
     keep_best: bool = False
     """Also keep the checkpoint with the lowest held-out loss; needs evaluate_every."""
 
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Compute each layer's activations once more instead of keeping them; auto: where the run does not fit without."""
+
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW; with its moments in 8 bits; and with those in memory that moves to the CPU when a GPU is full."""
+
+    liger: bool = False
+    """Compute norms, rotary positions and gated activations with Liger's kernels; on NVIDIA and AMD GPUs."""
+
+    label_smoothing: Share = 0.0
+    """Share of the wanted probability that is spread over all tokens; 0 wants the trained token alone."""
+
     group_by_length: bool = True
     """Put rows of similar length into the same step, to pad less; without packing."""
 

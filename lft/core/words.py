@@ -58,6 +58,13 @@ def rounded(number: int) -> str:
     return str(number)
 
 
+def about(number: float) -> str:
+    """A number to three digits, in full: `12,500`, `745`, `8.3`."""
+    if number < 10:
+        return f"{number:.2g}"
+    return f"{round(number, 3 - len(str(int(number)))):,.0f}"
+
+
 def percent(part: float, whole: float) -> str:
     """`41 %`, `0.3 %`, `below 0.1 %`; nothing of nothing is `0 %`."""
     share = 100 * part / whole if whole else 0.0

@@ -36,8 +36,9 @@ from lft.launch.resuming import brake_of, resume_point, set_aside, steps_done
 from lft.launch.stopping import StopRequests
 from lft.launch.supervisor import EARLY_SECONDS, Ended, Watch, supervise
 from lft.launch.triage import find_failure, is_cause
+from lft.plan.adviser import next_that_fits
 from lft.plan.launch_plan import LaunchPlan
-from lft.plan.strategy import SmallerRun, next_that_fits
+from lft.plan.smaller import SmallerRun
 from lft.publish.report import Report, write_report
 
 Observer = Callable[[Event], None]
@@ -187,8 +188,9 @@ class Agent:
 
         run_dir, settings = self.plan.run_dir, self.plan.settings
         trained = self._metrics("train", run_dir.attempts())
+        predicted = self.plan.memory.total if self.plan.memory else None
         since = [attempt for attempt in run_dir.attempts() if attempt.number >= training_attempts(run_dir)[0].number]
-        report = write_report(run_dir, settings, trained, self._metrics("benchmark", since))
+        report = write_report(run_dir, settings, trained, self._metrics("benchmark", since), predicted)
         write_card(settings.output_dir, settings.upload.repo_name)
         return report
 
@@ -236,16 +238,18 @@ class Agent:
         if failure is None:
             return None
         code = failure.report.exit_code
-        smaller = self._smaller_run() if code == OUT_OF_MEMORY else None
-        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
+        checkpoint = resume_point(plan.run_dir).checkpoint
+        smaller = self._smaller_run(failure.report, checkpoint) if code == OUT_OF_MEMORY else None
+        again = next_step(failure.report, plan, checkpoint, smaller)
         return Outcome(exit_code=code, failure=failure, next_step=again)
 
-    def _smaller_run(self) -> SmallerRun | None:
-        plan = self.plan
-        model = read_model_facts(plan.settings.model)
-        return next_that_fits(
-            plan.settings, plan.strategy, plan.topology, plan.memory, plan.precision, look_at_machine(), model
-        )
+    def _smaller_run(self, report: WorkerReport, checkpoint: Path | None) -> SmallerRun | None:
+        """The next plan that fits; in the strategy of the checkpoint, where there is one."""
+        model = read_model_facts(self.plan.settings.model)
+        # on a GPU the report knows what the process held of the machine's memory, not of the GPU's
+        held_bytes = report.memory_bytes if self.plan.topology.device == "cpu" else 0
+        same_strategy = checkpoint is not None
+        return next_that_fits(self.plan, look_at_machine(), model, same_strategy=same_strategy, held_bytes=held_bytes)
 
     def _stopped(self, ended: Ended, words: str, *, was_working: bool) -> Outcome:
         """The outcome of a stop: 128 + signal where a step was lost, else 130 or 75, with what the ranks say of it."""

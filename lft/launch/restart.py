@@ -7,7 +7,7 @@ from pathlib import Path
 from lft.core.errors import FORCED, HANG, OUT_OF_MEMORY, RENDEZVOUS, TRAINING
 from lft.core.order import WorkerReport
 from lft.plan.launch_plan import LaunchPlan
-from lft.plan.strategy import SmallerRun
+from lft.plan.smaller import SmallerRun
 
 MOST_ATTEMPTS_WITHOUT_A_STEP = 2
 

@@ -5,6 +5,8 @@ costs the checkpoint, never the run.
 """
 
 import logging
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -62,11 +64,19 @@ class CheckpointWriter:
             for old in self.to_remove():
                 remove(old)
         except (OSError, SafetensorError) as error:
-            self.problem = getattr(error, "strerror", None) or str(error)
+            self.problem = _words(error)
             if self.problem != before:  # said once, not at every save
                 logger.warning("%s could not be saved, training goes on: %s", folder.name, self.problem)
         except Exception as error:
             self._error, self.problem = error, str(error)
+
+
+def _words(error: OSError | SafetensorError) -> str:
+    """What the system says; safetensors, written in Rust, has its number in the text."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    number = re.search(r"os error (\d+)", str(error))
+    return os.strerror(int(number[1])) if number else str(error)
 
 
 def remove(checkpoint: Path) -> None:

@@ -248,7 +248,7 @@ class LLMFineTuner:
         arguments = training_arguments(
             settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
         )
-        engine = make_engine(self.peft_model, self.rank, self.strategy, self.device, self.precision)
+        engine = make_engine(self.peft_model, self.rank, self.strategy, self.device, self.precision, settings)
         size = min(pack_size, self._longest or pack_size) if pack_size else None
         items, packing = batch_items(rows, size, settings.seed, engine)
         for line in (*engine.reasons, *packing):

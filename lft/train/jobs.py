@@ -21,6 +21,7 @@ from lft.data.prepared import Prepared, audit_prepared
 from lft.train import benchmark as bench
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
+from lft.train.flops import device_peak
 from lft.train.make_trainer import Meanwhile
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
@@ -78,8 +79,10 @@ def train(desk: Desk) -> dict[str, Any]:
         seed=training.seed,
     )
     desk.enter("training")
-    global_batch = training.batch_size * order.accumulation * order.world_size
-    progress = TellProgress(desk.events, global_batch)
+    assert finetuner.precision is not None
+    peak = device_peak(order.device, finetuner.precision) if desk.rank.is_main else None
+    devices = torch.cuda.device_count() if order.strategy == "device-map" else order.world_size
+    progress = TellProgress(desk.events, order.world_size, peak * devices if peak else None)
     finetuner.train(
         prepared.training,
         training.num_epochs,
@@ -97,7 +100,7 @@ def train(desk: Desk) -> dict[str, Any]:
         ),
     )
     leave()
-    return _training_metrics(finetuner, progress, global_batch, audit, desk)
+    return _training_metrics(finetuner, progress, audit, desk)
 
 
 def benchmark(desk: Desk) -> dict[str, Any]:
@@ -189,25 +192,27 @@ def _measured_precision(finetuner: LLMFineTuner, order: WorkerOrder) -> Precisio
     return chosen
 
 
-def _training_metrics(
-    finetuner: LLMFineTuner, progress: TellProgress, global_batch: int, audit: Audit, desk: Desk
-) -> dict[str, Any]:
+def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, audit: Audit, desk: Desk) -> dict[str, Any]:
     """Peak memory from every rank; the rest from rank 0, which speaks for all."""
     metrics: dict[str, Any] = {"peak_memory_bytes": peak_memory_bytes()}
     if not desk.rank.is_main:
         return metrics
     assert finetuner.peft_model is not None
+    training = desk.order.settings.training
     trained, total = finetuner.peft_model.get_nb_trainable_parameters()
     return metrics | {
         "steps": progress.steps,
         "first_step": progress.first_step,
         "seconds": progress.seconds,
-        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
-        "global_batch_size": global_batch,
+        **progress.speed().model_dump(),
+        **progress.done(),
+        "peak_flops": progress.peak_flops,
+        "global_batch_size": training.batch_size * desk.order.accumulation * desk.order.world_size,
         "precision": finetuner.precision,
         "device": desk.order.device,
         "strategy": finetuner.strategy,
         "wrapper": finetuner.wrapper,
+        "gradient_checkpointing": training.gradient_checkpointing is True,
         "trainable_parameters": trained,
         "parameters": total,
         "losses": progress.losses,

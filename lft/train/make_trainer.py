@@ -59,6 +59,7 @@ def make_trainer(
         items,
         trained_tokens,
         group_by_length=settings.group_by_length and not is_packed,
+        label_smoothing=settings.label_smoothing,
         precision=precision,
         writer=_writer(Path(str(arguments.output_dir)), settings, meanwhile) if rank.is_main else None,
         resume_from=resume_from,

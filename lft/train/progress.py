@@ -8,7 +8,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lft.core.beat import Heart
 from lft.core.events import EventWriter
-from lft.train.sampling import items_seen
+from lft.core.throughput import Speed, speed
+from lft.train.batches import Tally
+from lft.train.flops import Arithmetic, training_arithmetic
+from lft.train.memory import peak_memory_bytes
 
 SECONDS_BETWEEN_STEP_EVENTS = 0.5
 
@@ -43,35 +46,45 @@ class Beating(TrainerCallback):
 
 
 class TellProgress(TrainerCallback):
-    """Writes total, step and log events, and keeps what the report needs. For rank 0."""
+    """Writes total, step, log and evaluated events, and keeps what the report needs. For rank 0, for all `ranks`."""
 
-    def __init__(self, events: EventWriter, global_batch: int) -> None:
-        self.events, self.global_batch = events, global_batch
-        self.tokens_per_item = 0.0
-        self.items = 0
+    def __init__(self, events: EventWriter, ranks: int, peak_flops: float | None = None) -> None:
+        self.events, self.ranks, self.peak_flops = events, ranks, peak_flops
         self.losses: list[dict[str, float]] = []
         self.held_out_losses: list[dict[str, float]] = []
         self.steps = self.first_step = 0
         self.seconds = 0.0
+        self._tally = Tally()
+        self._arithmetic: Arithmetic | None = None
         self._started = self._told = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say how many steps there will be; a resumed run has done some of them, whose losses are in its checkpoint."""
-        items = kwargs["train_dataloader"].dataset  # rows, or packs
-        self.items, self.tokens_per_item = len(items), float(items.lengths.mean())
+        self._tally = kwargs["train_dataloader"].collate_fn.tally
+        self._arithmetic = training_arithmetic(kwargs["model"])
         self._started = time.monotonic()
         self.steps = self.first_step = state.global_step
         keys = ("step", "loss", "learning_rate")
         self.losses = [{key: entry[key] for key in keys} for entry in state.log_history if "loss" in entry]
-        self.events.write("total", steps=state.max_steps, tokens_per_step=self.global_batch * self.tokens_per_item)
+        self.events.write("total", steps=state.max_steps, peak_flops=self.peak_flops)
+        self._tell_step(state)
 
-    @property
-    def tokens(self) -> float:
-        """About how many tokens this attempt has trained."""
-        first, last = (items_seen(step, self.items, self.global_batch) for step in (self.first_step, self.steps))
-        return (last - first) * self.tokens_per_item
+    def done(self) -> dict[str, Any]:
+        """What all ranks have computed in this attempt: this rank's batches, times their number."""
+        tally, ranks = self._tally, self.ranks
+        return {
+            "tokens": tally.tokens * ranks,
+            "trained_tokens": tally.trained_tokens * ranks,
+            "places": tally.places * ranks,
+            "flops": self._arithmetic.flops(tally) * ranks if self._arithmetic else None,
+        }
+
+    def speed(self) -> Speed:
+        """That of this attempt."""
+        nothing = {"tokens": 0, "trained_tokens": 0, "places": 0, "flops": 0.0}
+        return speed(self.done(), nothing, self.seconds, self.peak_flops)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say which step is done, not more often than anyone looks."""
@@ -79,7 +92,11 @@ class TellProgress(TrainerCallback):
         self.seconds = now - self._started
         if now - self._told > SECONDS_BETWEEN_STEP_EVENTS or state.global_step == state.max_steps:
             self._told = now
-            self.events.write("step", step=state.global_step, total=state.max_steps, seconds=self.seconds)
+            self._tell_step(state)
+
+    def _tell_step(self, state: TrainerState) -> None:
+        facts = {"seconds": self.seconds, "memory_bytes": peak_memory_bytes(), **self.done()}
+        self.events.write("step", step=state.global_step, total=state.max_steps, **facts)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Pass on the mean loss since the last log."""

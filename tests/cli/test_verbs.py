@@ -35,10 +35,11 @@ def training(out: Path, step: int = 20) -> None:
         now = time.time()
         writer = EventWriter(RunDir(out).events / "rank-0.jsonl")
         writer.write("stage", name="training")
-        writer.write("total", steps=100, tokens_per_step=50)
+        writer.write("total", steps=100, peak_flops=1e12)
         for number in range(step - 10, step + 1):
             patch.setattr("lft.core.events.time.time", lambda number=number: now - (step - number) / 2)
-            writer.write("step", step=number, total=100, seconds=1.0)
+            work = {"tokens": 50 * number, "trained_tokens": 10 * number, "places": 60 * number, "flops": 2e11 * number}
+            writer.write("step", step=number, total=100, seconds=1.0, memory_bytes=1_370_000_000, **work)
         writer.write("log", loss=0.9712)
         writer.close()
 
@@ -89,8 +90,8 @@ def test_the_status_of_a_running_run_is_its_attempts_newest_first_and_what_to_ty
         assert run(["status", "out"]) == 0
     lines = said(capsys)
     assert lines == [
-        f"  attempt 1, from checkpoint-11, running (pid {process.pid} on here),"
-        f" training step 20/100, loss 0.971, 100 tok/s, eta 0:00:40",
+        f"  attempt 1, from checkpoint-11, running (pid {process.pid} on here), training step 20/100, loss 0.971, "
+        "100 tok/s (20 trained, 17 % padding), MFU 40 %, mem 1.4 GB, eta 0:00:40",
         "    rank 1 is at training step 4/100, last heard N s ago",
         "  attempt 0 ended (exit 75, stopped by a signal, saved; to be continued): "
         "stopped after step 11 of 100; checkpoint-11 is saved, N s ago",

@@ -101,8 +101,9 @@ def test_the_beats_read_are_those_the_ranks_wrote(out: Path) -> None:
 
 
 def step_line(step: int, when: float) -> bytes:
-    """A step event of 200, at a time."""
-    data = {"step": step, "total": 200, "seconds": when}
+    """A step event of 200, at a time: a step has 1,000 tokens, of which 250 are trained, in 1,250 places."""
+    work = {"tokens": 1000 * step, "trained_tokens": 250 * step, "places": 1250 * step, "flops": 3e12 * step}
+    data = {"step": step, "total": 200, "seconds": when, "memory_bytes": 5 * 10**9, **work}
     return json.dumps({"writer": "rank-0", "kind": "step", "data": data, "time": when}).encode()
 
 
@@ -114,7 +115,7 @@ def event_line(kind: str, when: float, **data: object) -> bytes:
 def test_speed_is_that_of_the_newest_minute_and_a_resumed_run_counts_only_its_own_steps() -> None:
     lines = [
         event_line("stage", 0.0, name="training"),
-        event_line("total", 0.0, steps=200, tokens_per_step=1000),
+        event_line("total", 0.0, steps=200, peak_flops=1e13),
         step_line(101, 10.0),  # it went on from step 100, and its first steps were slow
         step_line(102, 100.0),
         event_line("log", 100.0, loss=0.5),
@@ -124,6 +125,10 @@ def test_speed_is_that_of_the_newest_minute_and_a_resumed_run_counts_only_its_ow
     pace = pace_of(reversed(lines), started=0.0)
     assert (pace.stage, pace.step, pace.total, pace.loss) == ("training", 162, 200, 0.5)
     assert pace.tokens_per_second == pytest.approx(1000.0)
+    assert pace.trained_tokens_per_second == pytest.approx(250.0)
+    assert pace.padding == pytest.approx(0.2)
+    assert pace.mfu == pytest.approx(0.3)
+    assert pace.describe() == "1,000 tok/s (250 trained, 20 % padding)  MFU 30 %"
     assert pace.eta_seconds == pytest.approx(38.0)
 
 

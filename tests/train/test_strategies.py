@@ -68,6 +68,16 @@ def test_a_strategy_is_real_and_gives_the_losses_and_the_adapter_of_one_rank(run
     assert max(float(tensor.abs().max()) for name, tensor in weights.items() if "lora_B" in name) > 1e-3
 
 
+@pytest.mark.parametrize("strategy", SEVERAL)
+def test_gradient_checkpointing_changes_neither_losses_nor_adapter(
+    run: Run, strategy: Strategy, tiny_models: TinyModels, rows: Path, tmp_path: Path
+) -> None:
+    order = trained(make_order(tiny_models.llama, rows, tmp_path, strategy, 2, gradient_checkpointing=True))
+    assert losses(order) == pytest.approx(losses(run(strategy)), abs=1e-6)
+    assert difference(adapter(order), adapter(run(strategy))) < 1e-6
+    assert "Caching is incompatible" not in logs(order)
+
+
 @pytest.mark.parametrize(
     "strategy",
     ["ddp", "zero3", pytest.param("zero2", marks=pytest.mark.long), pytest.param("fsdp", marks=pytest.mark.long)],
