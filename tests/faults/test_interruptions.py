@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -122,6 +123,35 @@ def test_a_rank_that_is_signalled_as_it_is_born_stops_the_run_before_training_an
     assert (stopped.exit_code, stopped.left) == (75, []), stopped.text
     assert "stopped before training; nothing was lost" in stopped.text
     assert "from the first step: there is no checkpoint yet" in stopped.text
+
+
+def test_nodes_that_share_a_folder_stop_when_one_is_asked_to_and_go_on_with_the_same_commands(
+    model: Path, data: Path, tmp_path: Path, undisturbed: dict[str, torch.Tensor]
+) -> None:
+    def nodes(port: int, fault: dict[str, Any]) -> list[Run]:
+        values = values_in(tmp_path / "out", model, data)
+        words = ("--nodes", "2", "--rdzv", f"127.0.0.1:{port}", "--cpu-procs", "1")
+        files = [tmp_path / f"node-{node}.yaml" for node in range(2)]
+        return [start(file, values, fault, *words, "--node-rank", str(node)) for node, file in enumerate(files)]
+
+    first, second = nodes(free_port(), SLOWLY)
+    wait_until(lambda: (first.beat(0).step or 0) >= 3)
+    second.process.send_signal(signal.SIGTERM)
+    assert [(end(run).exit_code, run.left) for run in (first, second)] == [(75, []), (75, [])], first.text + second.text
+    assert "the same command on every node   from checkpoint-" in first.text
+    assert "the same command on every node; node 0 says from where" in second.text
+    again, its_partner = (end(run) for run in nodes(free_port(), {}))
+    assert (again.exit_code, its_partner.exit_code) == (0, 0), again.text + its_partner.text
+    assert all("resume     from checkpoint-" in run.text for run in (again, its_partner))
+    adapter = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert max(float((adapter[name] - undisturbed[name]).abs().max()) for name in undisturbed) < 1e-6
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def test_two_launches_on_one_folder_are_one_run_and_one_refusal_that_names_it(
