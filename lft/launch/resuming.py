@@ -79,7 +79,7 @@ def set_aside(run_dir: RunDir, number: int, start: Path | None) -> Path | None:
 def steps_done(attempt: Attempt) -> int:
     """How many steps of the run an attempt has reached, from its first one on."""
     beats = read_beats(attempt).values()
-    return max((beat.step or 0 for beat in beats if beat.stage == "training"), default=0)
+    return max((beat.step or 0 for beat in beats if beat.stage in ("training", "evaluating")), default=0)
 
 
 def brake_of(run_dir: RunDir) -> Brake:
