@@ -1,20 +1,9 @@
 """Every path of a run. The run directory is the contract between launcher, workers and readers."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-MANIFEST = "manifest.json"
-"""Written last into a checkpoint: {"step": steps done, "files": {path: bytes}}."""
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint has its manifest, and every file in it its size."""
-    try:
-        files: dict[str, int] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return bool(files) and all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+from lft.core.checkpoints import PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +120,7 @@ class RunDir:
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint after `step` steps is."""
-        return self.output_dir / f"checkpoint-{step}"
-
-    def complete_checkpoints(self) -> list[Path]:
-        """Checkpoints with a manifest whose files are all there in full, the newest last."""
-        found = [path for path in self.output_dir.glob("checkpoint-*") if path.name[11:].isdigit()]
-        return sorted(filter(is_complete, found), key=lambda path: int(path.name[11:]))
+        return self.output_dir / f"{PREFIX}{step}"
 
     def attempts(self) -> list[Attempt]:
         """All attempts so far, the first one first."""

@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lft.core.beat import Beat
+from lft.core.checkpoints import complete, folders
 from lft.core.errors import SettingsError
 from lft.core.order import WorkerOrder, WorkerReport
 from lft.core.run_dir import Attempt, RunDir
@@ -134,7 +135,7 @@ def read_status(run_dir: RunDir) -> RunStatus:
     attempts = run_dir.attempts()[::-1]
     newest = _attempt_status(attempts[0], alive)
     earlier = [_attempt_status(attempt, alive=False) for attempt in attempts[1:]]
-    complete, incomplete = checkpoints(run_dir)
+    whole, incomplete = checkpoints(run_dir)
     return RunStatus(
         output_dir=run_dir.output_dir,
         is_alive=alive,
@@ -142,17 +143,15 @@ def read_status(run_dir: RunDir) -> RunStatus:
         has_benchmark=_has_benchmark(attempts[0]),
         attempts=(newest, *earlier),
         progress=None if newest.state == "ended" else _progress(run_dir, attempts[0], newest.launcher),
-        checkpoints=tuple(path.name for path in complete),
+        checkpoints=tuple(path.name for path in whole),
         incomplete=tuple(path.name for path in incomplete),
     )
 
 
 def checkpoints(run_dir: RunDir) -> tuple[list[Path], list[Path]]:
     """The complete checkpoints of a run, and the others; each with the newest last."""
-    complete = run_dir.complete_checkpoints()
-    found = [path for path in run_dir.output_dir.glob("checkpoint-*") if path.name[11:].isdigit()]
-    others = set(found) - set(complete)
-    return complete, sorted(others, key=lambda path: int(path.name[11:]))
+    whole = complete(run_dir.output_dir)
+    return whole, [path for path in folders(run_dir.output_dir) if path not in whole]
 
 
 def training_attempts(run_dir: RunDir) -> list[Attempt]:

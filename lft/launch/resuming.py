@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lft.core.run_dir import MANIFEST, Attempt, RunDir
+from lft.core.checkpoints import MANIFEST, problem
+from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import RunSettings, Strategy
 from lft.core.words import counted
 from lft.launch.follow import Launcher, checkpoints, training_attempts
@@ -40,10 +41,11 @@ def resume_point(run_dir: RunDir) -> ResumePoint:
     began_ns = launcher.started_ns if launcher else 0
     complete, incomplete = checkpoints(run_dir)
     own = [path for path in complete if (path / MANIFEST).stat().st_mtime_ns >= began_ns]
-    newest = own[-1] if own else None
     left_out = [f"{path.name} is of an earlier start of this run" for path in complete if path not in own]
-    left_out += [f"{path.name} is not complete" for path in incomplete]
-    return ResumePoint(newest, tuple(left_out), began)
+    left_out += [f"{path.name} {problem(path)}" for path in incomplete]
+    while own and (damage := problem(own[-1])):
+        left_out.append(f"{own.pop().name} {damage}")
+    return ResumePoint(own[-1] if own else None, tuple(left_out), began)
 
 
 def misfits(checkpoint: Path, before: LaunchPlan, now: LaunchPlan) -> list[str]:

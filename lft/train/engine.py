@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from lft.core.errors import PreflightError
 from lft.core.precision import Device, uses_autocast
 from lft.core.rank import Rank
-from lft.core.settings import Precision, Strategy
+from lft.core.settings import Precision, Strategy, TrainingSettings
 from lft.train.attention import choose_attention, rows_stay_apart
 from lft.train.lora_forward import quicken
 from lft.train.loss import TrainedTokens
@@ -33,9 +33,7 @@ def make_engine(
     strategy: Strategy,
     device: Device,
     precision: Precision,
-    *,
-    label_smoothing: float = 0.0,
-    gradient_checkpointing: bool = False,
+    settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
 ) -> Engine:
     """Set `model` up for training steps; evaluation and generation with it stay what they are.
 
@@ -43,10 +41,10 @@ def make_engine(
     checkpointed.
     """
     base = cast(PreTrainedModel, model.get_base_model())
-    _set_checkpointing(base, gradient_checkpointing)
+    _set_checkpointing(base, settings.gradient_checkpointing is True)
     packs, attention = _settle_attention(base, strategy, device)
     problem = "its layers are on several GPUs" if is_spread(model) else TrainedTokens.problem(model)
-    trained_tokens = TrainedTokens(model, label_smoothing) if problem is None else None
+    trained_tokens = TrainedTokens(model, settings.label_smoothing) if problem is None else None
     if strategy != "zero3" and not uses_autocast(precision, sharded=strategy in SHARDED):
         quicken(model, rank)
     loss = "in chunks over the trained tokens" if problem is None else f"over the model's own logits: {problem}"

@@ -22,9 +22,10 @@ from lft.train import benchmark as bench
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
 from lft.train.flops import device_peak
+from lft.train.make_trainer import Meanwhile
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
-from lft.train.progress import Beating, StopTogether, TellProgress
+from lft.train.progress import Beating, TellProgress
 
 SECONDS_BETWEEN_NOTICES = 10.0
 
@@ -52,6 +53,10 @@ class Desk:
         if self.rank.is_main:
             self.events.write("step", step=step, total=total)
 
+    def tell_save(self, step: int, seconds: float) -> None:
+        """A checkpoint is written."""
+        self.events.write("saved", step=step, seconds=round(seconds, 3))
+
 
 def train(desk: Desk) -> dict[str, Any]:
     """Data, process group, model, adapter, training. Returns the metrics of this rank's report."""
@@ -78,7 +83,6 @@ def train(desk: Desk) -> dict[str, Any]:
     peak = device_peak(order.device, finetuner.precision) if desk.rank.is_main else None
     devices = torch.cuda.device_count() if order.strategy == "device-map" else order.world_size
     progress = TellProgress(desk.events, order.world_size, peak * devices if peak else None)
-    stop = StopTogether(desk.stop_asked, order.device)
     finetuner.train(
         prepared.training,
         training.num_epochs,
@@ -86,9 +90,14 @@ def train(desk: Desk) -> dict[str, Any]:
         training.learning_rate,
         gradient_accumulation_steps=order.accumulation,
         settings=training,
-        callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else []), stop],
+        callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else [])],
         resume_from=order.resume_from,
         pack_size=prepared.manifest.max_length if settings.data.packing else None,
+        meanwhile=Meanwhile(
+            stop_asked=desk.stop_asked,
+            told_of_save=desk.tell_save,
+            held_out=prepared.held_out if len(prepared.held_out) else None,
+        ),
     )
     leave()
     return _training_metrics(finetuner, progress, audit, desk)
@@ -207,5 +216,6 @@ def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, audit: Au
         "trainable_parameters": trained,
         "parameters": total,
         "losses": progress.losses,
+        "held_out_losses": progress.held_out_losses,
         "data": audit.to_json(),
     }

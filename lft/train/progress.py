@@ -1,4 +1,4 @@
-"""What the training loop tells: events for the launcher, tokens and seconds for the report, and the agreed stop."""
+"""What the training loop tells: events for the launcher, tokens and seconds for the report."""
 
 import time
 from collections.abc import Callable
@@ -7,14 +7,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lft.core.beat import Heart
-from lft.core.errors import StoppedError
 from lft.core.events import EventWriter
-from lft.core.precision import Device
 from lft.core.throughput import Speed, speed
 from lft.train.batches import Tally
 from lft.train.flops import Arithmetic, training_arithmetic
 from lft.train.memory import peak_memory_bytes
-from lft.train.process_group import agree
 
 SECONDS_BETWEEN_STEP_EVENTS = 0.5
 
@@ -41,13 +38,20 @@ class Beating(TrainerCallback):
         """A step is done."""
         self.heart.beat("training", state.global_step, state.max_steps)
 
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A batch of held-out rows is measured."""
+        self.heart.beat("evaluating", state.global_step, state.max_steps)
+
 
 class TellProgress(TrainerCallback):
-    """Writes total, step, log and saved events, and keeps what the report needs. For rank 0, which speaks for all `ranks`."""
+    """Writes total, step, log and evaluated events, and keeps what the report needs. For rank 0, for all `ranks`."""
 
     def __init__(self, events: EventWriter, ranks: int, peak_flops: float | None = None) -> None:
         self.events, self.ranks, self.peak_flops = events, ranks, peak_flops
         self.losses: list[dict[str, float]] = []
+        self.held_out_losses: list[dict[str, float]] = []
         self.steps = self.first_step = 0
         self.seconds = 0.0
         self._tally = Tally()
@@ -102,9 +106,11 @@ class TellProgress(TrainerCallback):
             self.losses.append(entry)
             self.events.write("log", total=state.max_steps, **entry)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say which checkpoint there is."""
-        self.events.write("saved", step=state.global_step)
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Pass on the held-out loss."""
+        entry = {"step": state.global_step, "held_out_loss": kwargs["metrics"]["held_out_loss"]}
+        self.held_out_losses.append(entry)
+        self.events.write("evaluated", **entry)
 
 
 class SayLoss(TrainerCallback):
@@ -119,24 +125,3 @@ class SayLoss(TrainerCallback):
         if "loss" in logs and state.is_world_process_zero:
             rate = f"learning rate {logs['learning_rate']:.2g}"
             self.announce(f"train      step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  {rate}")
-
-
-class StopTogether(TrainerCallback):
-    """Ends training after the same step on all ranks, with a checkpoint, once any rank has been asked to stop."""
-
-    def __init__(self, asked: Callable[[], bool], device: Device) -> None:
-        self.asked, self.device = asked, device
-        self._stopped = False
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Agree, then save and stop; after the last step there is nothing to stop."""
-        if agree(self.asked(), self.device) and state.global_step < state.max_steps:
-            self._stopped = control.should_save = control.should_training_stop = True
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Keep an unfinished adapter from being saved as the final one: raise StoppedError, on every rank."""
-        if self._stopped:
-            step = state.global_step
-            raise StoppedError(f"stopped after step {step} of {state.max_steps}; checkpoint-{step} is saved")

@@ -247,7 +247,7 @@ def test_a_run_goes_on_from_the_newest_complete_checkpoint(out: Path) -> None:
     checkpoint(out, 120, complete=False)
     point = resume_point(RunDir(out))
     assert point.checkpoint == out / "checkpoint-100"
-    assert point.left_out == ("checkpoint-120 is not complete",)
+    assert point.left_out == ("checkpoint-120 has lost weights",)
 
 
 def test_checkpoints_from_before_the_run_began_again_are_left_out_however_often_it_was_resumed(tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from lft.core.checkpoints import MANIFEST
 from lft.core.order import WorkerReport
-from lft.core.run_dir import MANIFEST
 from lft.launch.agent import Agent
 from lft.launch.restart import Brake, may_pass, next_step
 from tests.launch.test_agent import plan_in
+from tests.runs import checkpoint
 
 
 @pytest.mark.parametrize(
@@ -66,17 +67,15 @@ def test_a_failure_that_passes_costs_one_restart_and_the_run_is_finished(tmp_pat
 
 def test_a_restart_goes_on_from_the_newest_complete_checkpoint(tmp_path: Path) -> None:
     plan = plan_in(tmp_path, "train-fails-once", launch={"cpu_procs": 2, "restarts": 1})
-    for step, sizes in ((10, {"w": 1}), (20, {"w": 1}), (30, {"w": 2}), (40, None)):
-        folder = plan.run_dir.checkpoint(step)
-        folder.mkdir(parents=True)
-        (folder / "w").write_text("x")
-        if sizes is not None:
-            (folder / MANIFEST).write_text(json.dumps({"step": step, "files": sizes}))
-            during_the_run = time.time() + 60
-            os.utime(folder / MANIFEST, (during_the_run, during_the_run))
+    for step in (10, 20, 30, 40):
+        folder = checkpoint(tmp_path / "out", step)
+        during_the_run = time.time() + 60
+        os.utime(folder / MANIFEST, (during_the_run, during_the_run))
+    (plan.run_dir.checkpoint(30) / "weights").write_text("abd")
+    (plan.run_dir.checkpoint(40) / MANIFEST).unlink()
     agent = Agent(plan, lambda _: None)
     agent.run()
-    assert agent.plan.resume_from == plan.run_dir.checkpoint(20), "30 lost a byte, 40 was never finished"
+    assert agent.plan.resume_from == plan.run_dir.checkpoint(20), "a bit of 30 has flipped, 40 was never finished"
     order = json.loads(agent.attempt.order("train").read_text())
     assert order["resume_from"] == str(plan.run_dir.checkpoint(20))
 

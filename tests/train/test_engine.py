@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from lft.core.precision import uses_autocast
 from lft.core.rank import Rank
+from lft.core.settings import TrainingSettings
 from lft.train.attention import row_borders
 from lft.train.batches import PadToLongest
 from lft.train.engine import Engine, make_engine
@@ -48,7 +49,7 @@ def test_gradient_checkpointing_changes_no_gradient_also_with_dropout(style: str
     found = {}
     for again in (False, True):
         model = styles.tiny(style, dropout=0.3)
-        engine = make_engine(model, ALONE, "single", "cpu", "fp32", gradient_checkpointing=again)
+        engine = make_engine(model, ALONE, "single", "cpu", "fp32", TrainingSettings(gradient_checkpointing=again))
         torch.manual_seed(3)
         loss = packed_loss(model, engine) if packed else padded_loss(model, engine)
         loss.backward()
@@ -60,7 +61,7 @@ def test_gradient_checkpointing_changes_no_gradient_also_with_dropout(style: str
 def test_a_second_training_of_a_model_keeps_its_activations_again() -> None:
     model = styles.tiny("llama")
     for again in (True, False):
-        make_engine(model, ALONE, "single", "cpu", "fp32", gradient_checkpointing=again)
+        make_engine(model, ALONE, "single", "cpu", "fp32", TrainingSettings(gradient_checkpointing=again))
         assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules()) is again
 
 
@@ -70,7 +71,7 @@ def test_a_pack_has_the_loss_and_the_gradients_of_its_rows_one_by_one(style: str
     model = styles.tiny(style)
     expected = styles.one_by_one(model)
     wanted = styles.gradients(model)
-    engine = make_engine(model, ALONE, "single", "cpu", "fp32", gradient_checkpointing=checkpointing)
+    engine = make_engine(model, ALONE, "single", "cpu", "fp32", TrainingSettings(gradient_checkpointing=checkpointing))
     assert engine.packs
     loss = packed_loss(model, engine)
     loss.backward()
@@ -147,7 +148,9 @@ def test_label_smoothing_is_that_of_torch_on_the_trained_tokens(style: str) -> N
         count += int(kept.sum())
     (total / count).backward()
     expected = styles.gradients(model)
-    loss = packed_loss(model, make_engine(model, ALONE, "single", "cpu", "fp32", label_smoothing=0.2), smoothing=0.2)
+    loss = packed_loss(
+        model, make_engine(model, ALONE, "single", "cpu", "fp32", TrainingSettings(label_smoothing=0.2)), smoothing=0.2
+    )
     loss.backward()
     assert loss.item() == pytest.approx((total / count).item(), rel=1e-6)
     assert styles.distance(styles.gradients(model), expected) < 1e-5
