@@ -132,7 +132,7 @@ class RunDisplay:
             "total": lambda event: self._facts.update(event.data),
             "log": lambda event: self._facts.update(event.data),
             "step": self._show_step,
-            "saved": lambda event: _line(self.console, f"  saved      checkpoint-{event.data['step']}"),
+            "saved": lambda event: _line(self.console, f"  saved      {_saved(event.data)}"),
         }
         if event.kind == "warning":
             self._warnings.setdefault(event.data["line"], set()).add(int(event.writer.removeprefix("rank-")))
@@ -227,10 +227,9 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
         _show_failure(console, outcome, outcome.failure, plan)
     elif outcome.exit_code != DONE:
         _line(console, f"  stopped    {outcome.stopped}; in {output_dir}")
-        is_trained = plan.attempt_dir.report("train", 0).exists()
-        again = shlex.join(["lft", "benchmark" if is_trained else "resume", str(output_dir)])
-        if plan.topology.nodes > 1 and not is_trained:
-            again = "the same command on every node; it starts from the first step"
+        if outcome.took:
+            _line(console, f"  ended      {outcome.took}")
+        again = shlex.join(["lft", "resume", str(output_dir)])
         _line(console, f"  next       {outcome.next_step or again}")
     elif outcome.stopped:
         _line(console, f"  done       {outcome.stopped}")
@@ -328,6 +327,11 @@ def _samples(samples: list[dict[str, str]]) -> Table:
     for sample in samples:
         table.add_row(*(escape(sample[key]) for key in ("prompt", "reference", "base", "tuned")))
     return table
+
+
+def _saved(data: dict[str, Any]) -> str:
+    """`checkpoint-8 in 0.4 s`."""
+    return f"checkpoint-{data['step']}" + (f" in {data['seconds']:.1f} s" if "seconds" in data else "")
 
 
 def _line(console: Console, text: str) -> None:

@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from lft.core.errors import DONE, EXIT_CODES, FORCED
@@ -56,7 +57,9 @@ def told_end(outcome: Outcome) -> str:
         what = first_line(report.message) or report.error_class or "it left no word"
         place = told_place(report, outcome.failure.ranks)
         return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.problems])
-    return f"ended ({code}, {told_code(outcome.exit_code)})" + (f": {outcome.stopped}" if outcome.stopped else "")
+    return f"ended ({code}, {told_code(outcome.exit_code)})" + (
+        f": {'; '.join(filter(None, (outcome.stopped, outcome.took)))}" if outcome.stopped else ""
+    )
 
 
 def told_code(code: int) -> str:
@@ -128,6 +131,14 @@ def next_step(status: RunStatus, output_dir: Path) -> str:
     if newest.outcome is not None and newest.outcome.failure is not None:
         return f"{typed('why', output_dir)}     then: {typed('resume', output_dir)}"
     return typed("resume", output_dir)
+
+
+def finished_lines(output_dir: Path, tasks: Sequence[str]) -> list[str]:
+    """What is said of a run that has trained, and what of it is left."""
+    if tasks:
+        return [f"  trained    the run in {output_dir} has trained; left to do: {', '.join(tasks)}"]
+    again = f"{typed('benchmark', output_dir)}     compares base and tuned model again"
+    return [f"  finished   the run in {output_dir} is done; there is nothing to go on with", f"  next       {again}"]
 
 
 def first_line(text: str) -> str:

@@ -39,6 +39,12 @@ class Attempt:
         """What a rank reports when its job is done."""
         return self.folder / "reports" / f"{job}-rank-{rank}.json"
 
+    def reports(self, job: str) -> list[tuple[int, Path]]:
+        """Rank and path of the reports of a job that are there, by rank."""
+        start = f"{job}-rank-"
+        found = [(path.stem.removeprefix(start), path) for path in (self.folder / "reports").glob(f"{start}*.json")]
+        return sorted((int(rank), path) for rank, path in found if rank.isdigit())
+
     def failure(self, rank: int) -> Path:
         """What a rank reports when it fails, written before any clean-up."""
         return self.folder / "failures" / f"rank-{rank}.json"
@@ -117,6 +123,19 @@ class RunDir:
     def adapter_config(self) -> Path:
         """Exists when the final adapter does: it is moved into place with it."""
         return self.output_dir / "adapter_config.json"
+
+    @property
+    def adapter(self) -> tuple[Path, ...]:
+        """What makes the output directory an adapter, the file that says so first."""
+        return (
+            self.adapter_config,
+            self.output_dir / "adapter_model.safetensors",
+            self.output_dir / "lft.json",
+        )
+
+    def before_attempt(self, number: int) -> Path:
+        """Where checkpoints and adapter are moved that an attempt does not go on from."""
+        return self.run / f"before-attempt-{number}"
 
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint after `step` steps is."""

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lft.core.beat import Beat
 from lft.core.checkpoints import complete, folders
 from lft.core.errors import SettingsError
-from lft.core.order import WorkerOrder, WorkerReport
+from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
+from lft.core.settings import RunSettings
 from lft.launch.outcome import Outcome
 from lft.launch.pace import Pace, read_pace
 from lft.launch.triage import all_reports
@@ -139,7 +140,7 @@ def read_status(run_dir: RunDir) -> RunStatus:
     return RunStatus(
         output_dir=run_dir.output_dir,
         is_alive=alive,
-        is_trained=_is_trained(run_dir),
+        is_trained=is_trained(run_dir),
         has_benchmark=_has_benchmark(attempts[0]),
         attempts=(newest, *earlier),
         progress=None if newest.state == "ended" else _progress(run_dir, attempts[0], newest.launcher),
@@ -155,13 +156,14 @@ def checkpoints(run_dir: RunDir) -> tuple[list[Path], list[Path]]:
 
 
 def training_attempts(run_dir: RunDir) -> list[Attempt]:
-    """The attempts that train, the newest first; one that was told to benchmark without having trained does not."""
+    """The attempts that were told to train, the newest first."""
+    return [attempt for attempt in reversed(run_dir.attempts()) if attempt.order("train").exists()]
 
-    def trains(attempt: Attempt) -> bool:
-        only_benchmarks = attempt.order("benchmark").exists() and not attempt.report("train", 0).exists()
-        return attempt.order("train").exists() and not only_benchmarks
 
-    return [attempt for attempt in reversed(run_dir.attempts()) if trains(attempt)]
+def is_trained(run_dir: RunDir) -> bool:
+    """Whether the newest attempt that trains has finished training, so that the adapter is its."""
+    training = training_attempts(run_dir)[:1]
+    return any(attempt.report("train", 0).exists() for attempt in training) and run_dir.adapter_config.exists()
 
 
 def apart(beats: Mapping[int, Beat], ranks: int) -> tuple[RankBeat, ...]:
@@ -223,15 +225,11 @@ def _attempt_status(attempt: Attempt, alive: bool) -> AttemptStatus:
     return AttemptStatus(number=attempt.number, state="ended" if outcome else state, launcher=launcher, outcome=outcome)
 
 
-def _is_trained(run_dir: RunDir) -> bool:
-    training = training_attempts(run_dir)[:1]
-    return any(attempt.report("train", 0).exists() for attempt in training) and run_dir.adapter_config.exists()
-
-
 def _has_benchmark(attempt: Attempt) -> bool:
     try:
-        return WorkerOrder.load(attempt.order("train")).settings.has_benchmark
-    except (OSError, ValueError):
+        settings = json.loads(attempt.plan.read_bytes())["settings"]
+        return RunSettings.model_validate(settings).has_benchmark
+    except (OSError, ValueError, KeyError, TypeError):
         return True
 
 

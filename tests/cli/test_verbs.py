@@ -362,7 +362,7 @@ def test_a_run_that_is_alive_is_not_resumed_and_it_is_said_who_runs_it(out: Path
         assert run(["resume", "out"]) == 3
     text = capsys.readouterr().err
     assert f"out is running: attempt 0 (pid {process.pid} on here)" in text
-    assert "lft status out --watch     or: lft stop out" in text
+    assert f"lft status {out.absolute()} --watch     or: lft stop {out.absolute()}" in text
 
 
 def test_resume_says_where_it_goes_on_and_keeps_the_global_batch_whatever_the_ranks(
@@ -374,7 +374,7 @@ def test_resume_says_where_it_goes_on_and_keeps_the_global_batch_whatever_the_ra
     arguments = ["--cpu-procs", "1", "--set", "training.batch_size=2", "--dry-run"]
     assert run(["resume", "out", *arguments]) == 0
     text = capsys.readouterr().out
-    assert "left out   checkpoint-9 is not complete" in text
+    assert "left out   checkpoint-9 has lost weights" in text
     assert "resume     from checkpoint-3" in text
     assert "attempt 1: a/b" in text
     assert "32 = 2 rows x 16 accumulation x 1 rank" in text, "the default would be 8 for one rank"
@@ -385,7 +385,7 @@ def test_resume_in_a_folder_that_was_moved_goes_on_there(out: Path, capsys: Capt
     assert run(["resume", "moved", "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert f"Plan for {moved.absolute()}, attempt 1" in text
-    assert "from the first step: there is no complete checkpoint" in text
+    assert "from the first step   there is no checkpoint yet" in text
     assert run(["resume", "moved", "--dry-run", "--set", "output_dir=other"]) == 2
     assert "a run goes on in its own folder" in capsys.readouterr().err
 

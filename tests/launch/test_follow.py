@@ -15,8 +15,7 @@ from lft.core.run_dir import RunDir
 from lft.launch.follow import apart, existing_run, is_alive, read_beats, read_failures, read_status
 from lft.launch.logs import LogTail, folded_problems, problems_in, start_of_last_lines
 from lft.launch.pace import lines_backwards, pace_of, read_pace
-from lft.launch.resuming import resume_point
-from tests.runs import beat, checkpoint, end, fail, launcher_at, new_attempt
+from tests.runs import beat, end, fail, launcher_at, new_attempt
 
 SECOND = 10**9
 
@@ -239,27 +238,6 @@ def test_eight_thousand_ranks_are_read_and_the_one_apart_is_found(out: Path) -> 
     assert progress is not None
     assert [each.rank for each in progress.apart] == [5000]
     assert (progress.stage, progress.step, progress.total) == ("training", 7, 100)
-
-
-def test_a_run_goes_on_from_the_newest_complete_checkpoint(out: Path) -> None:
-    for step in (5, 10, 100):
-        checkpoint(out, step)
-    checkpoint(out, 120, complete=False)
-    point = resume_point(RunDir(out))
-    assert point.checkpoint == out / "checkpoint-100"
-    assert point.left_out == ("checkpoint-120 has lost weights",)
-
-
-def test_checkpoints_from_before_the_run_began_again_are_left_out_however_often_it_was_resumed(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    new_attempt(out)
-    checkpoint(out, 1000)
-    new_attempt(out)  # from the first step, perhaps with other settings
-    own = checkpoint(out, 5)
-    new_attempt(out, resume_from=own)
-    point = resume_point(RunDir(out))
-    assert point.checkpoint == own
-    assert point.left_out == ("checkpoint-1000 is of an earlier start of this run",)
 
 
 def test_an_attempt_whose_launcher_was_killed_is_told_from_one_that_ended(out: Path) -> None:
