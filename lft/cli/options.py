@@ -54,6 +54,19 @@ _HOW = (
     click.option("--grace", metavar="SECONDS", help="How long ranks may take to save and leave."),
 )
 
+_RESUME = (
+    click.option(
+        "--resume",
+        metavar="auto|never|PATH",
+        default="auto",
+        help="Go on from the newest checkpoint; begin anew; or go on from this one, whatever has changed.",
+    ),
+)
+_NODES = (
+    click.option("--rdzv", metavar="HOST:PORT", help="Several nodes without a scheduler: where rank 0 will listen."),
+    click.option("--node-rank", metavar="K", type=int, help="With --rdzv: which of the nodes this one is, from 0."),
+)
+
 
 def plan_options(function: Function) -> Function:
     """Add the run file and all options of a plan to a command."""
@@ -68,6 +81,16 @@ def data_options(function: Function) -> Function:
 def resume_options(function: Function) -> Function:
     """Add those options of a plan that change how a run that is there goes on."""
     return _with(_HOW + _SET, function)
+
+
+def resume_option(function: Function) -> Function:
+    """Add --resume, which says from where a launch starts."""
+    return _with(_RESUME, function)
+
+
+def node_options(function: Function) -> Function:
+    """Add those by which nodes find each other without a scheduler."""
+    return _with(_NODES, function)
 
 
 def _with(options: Sequence[Callable[[Function], Function]], function: Function) -> Function:
