@@ -2,7 +2,7 @@
 
 `python -m benchmarks.first_step [RUNS] [MODEL] [DATA]` starts two CPU ranks with each launcher in turn, in one session, from
 the same settings, and prints medians; also the most memory the launcher's own process held. Without MODEL a tiny Llama is
-made; the demo's model shows what a real one adds.
+made; the demo's model shows what a real one adds. A second table says where the time of `lft launch` goes, by rank 0's events.
 """
 
 import json
@@ -47,13 +47,30 @@ def main(words: list[str]) -> None:
             ],
         }
         measured: dict[str, list[tuple[float, int]]] = {name: [] for name in launchers}
+        parts: list[dict[str, float]] = []
         for turn in range(runs + 1):
             for name, command in launchers.items():
                 plan = written_plan(model, data, scratch / f"{name} {turn}")
+                started = time.time()
                 found = measure(command(plan), plan)
+                if turn and name == "lft launch":
+                    parts.append(stages(plan, started))
                 if turn:  # the first fills the caches
                     measured[name].append(found)
     table(measured, runs)
+    print("\n| until the first step, rank 0 | median |\n|---|---|")
+    for part in parts[0]:
+        print(f"| {part} | {statistics.median(each[part] for each in parts):.2f} s |")
+
+
+def stages(plan: LaunchPlan, started: float) -> dict[str, float]:
+    """Seconds in each stage of rank 0, from the command to the end of its first step; `started` since the epoch."""
+    lines = (plan.run_dir.events / "rank-0.jsonl").read_text(encoding="utf-8").splitlines()
+    events = [event for event in map(json.loads, lines) if event["kind"] in ("stage", "step")]
+    first = next(number for number, event in enumerate(events) if event["kind"] == "step")
+    names = ["launcher, interpreter", *(event["data"]["name"] for event in events[:first])]
+    times = [started, *(event["time"] for event in events[: first + 1])]
+    return {name: after - before for name, before, after in zip(names, times, times[1:], strict=False)}
 
 
 def worker(plan: LaunchPlan) -> list[str]:

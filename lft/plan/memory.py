@@ -29,6 +29,8 @@ PACKED_ROW = 256
 """Tokens of a row in a pack, assumed where that matters: it is not known before preparation."""
 CPU_FRAMEWORK_BYTES = 570 * 10**6
 """Imported libraries, tokenized rows and what the C library keeps: fitted (docs/benchmarks.md)."""
+CPU_HEAP_BYTES = 200 * 10**6
+"""Freed tensors that glibc's heap keeps between others: fitted; at most as much as the activations."""
 CPU_RANK_BYTES = 20 * 10**6
 """What a process group adds to a rank on a CPU: fitted."""
 GPU_FRAMEWORK_BYTES = 1_200 * 10**6
@@ -121,6 +123,7 @@ def predict_memory(
     framework = GPU_FRAMEWORK_BYTES + (NCCL_BYTES if several and strategy != "device-map" else 0)
     if device == "cpu":
         framework = CPU_FRAMEWORK_BYTES + (CPU_RANK_BYTES if several else 0)
+        activations += min(activations, CPU_HEAP_BYTES)
     prediction = MemoryPrediction(
         weights=weights,
         # ZeRO-2 keeps whole weights and shards their float32 gradients and moments, ZeRO-3 and FSDP shard all
