@@ -145,7 +145,8 @@ def run(python: Path, order: dict[str, Any], ranks: int = 1) -> Results:
 
 def median(results: Results, name: str) -> float:
     """Of the rounds."""
-    return statistics.median(result[name] for result in results)
+    middle: float = statistics.median(result[name] for result in results)
+    return middle
 
 
 def product_flops(dtype: torch.dtype) -> float:

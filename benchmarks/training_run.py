@@ -65,9 +65,7 @@ class Clock(TrainerCallback):
             batch = collate(rows)
             masks = [row["attention_mask"] for row in rows if "attention_mask" in row]
             # LLaMA-Factory numbers the rows of a pack in its mask; what has no mask has no padding
-            self.tokens += (
-                sum(torch.tensor(mask).count_nonzero().item() for mask in masks) or batch["input_ids"].numel()
-            )
+            self.tokens += sum(int(torch.tensor(mask).count_nonzero()) for mask in masks) or batch["input_ids"].numel()
             self.trained.append(int((batch["labels"] != IGNORED).sum()))
             return batch
 
@@ -77,8 +75,9 @@ class Clock(TrainerCallback):
         """A step is done."""
         self.marks.append((self.tokens, time.process_time(), time.perf_counter()))
 
-    def on_train_end(self, *_: Any, model: Any, **__: Any) -> None:
+    def on_train_end(self, *_: Any, **given: Any) -> None:
         """Memory before, and the mean loss of a trained token of the rows that were held out, by transformers alone."""
+        model = given["model"]
         self.base_dtype = str(next(model.parameters()).dtype)
         self.peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         if not self.rows:
@@ -197,7 +196,7 @@ def llamafactory(order: dict[str, Any], _tokenizer: Any, records: list[dict[str,
         data = {"dataset": "rows", "dataset_dir": folder, "cutoff_len": PACK, "neat_packing": True}
         lora = {"finetuning_type": "lora", "lora_target": ",".join(TARGETS), "lora_rank": LORA["r"]}
         lora |= {name: LORA[name] for name in ("lora_alpha", "lora_dropout")}
-        model = {"model_name_or_path": with_dtype(order, path / "model"), "flash_attn": "sdpa"}
+        model: dict[str, Any] = {"model_name_or_path": with_dtype(order, path / "model"), "flash_attn": "sdpa"}
         model |= {"stage": "sft", "do_train": True, "disable_gradient_checkpointing": True}
         shared["output_dir"] = f"{folder}/adapter"  # it saves one in any case
         run_exp({**model, **data, **lora, **shared}, [clock])

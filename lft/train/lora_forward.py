@@ -56,7 +56,7 @@ class DroppedInputs:
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
-        self._known = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+        self._known = WeakTensorKeyDictionary()
 
     def of(self, x: torch.Tensor, probability: float) -> torch.Tensor:
         """`x` with zeros in it, not scaled."""

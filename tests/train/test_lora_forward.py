@@ -67,9 +67,15 @@ def test_layers_that_read_one_input_share_its_dropout_which_goes_with_it() -> No
 
 
 def test_a_layer_of_a_llama_keeps_four_masks() -> None:
-    model, drawn = styles.tiny("llama", dropout=0.3), []
+    model = styles.tiny("llama", dropout=0.3)
+    drawn: list[torch.Tensor] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        drawn.append(tensor)
+        return tensor
+
     quicken(model, Rank())
-    with torch.autograd.graph.saved_tensors_hooks(lambda x: drawn.append(x) or x, lambda x: x):
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         model(**styles.rows()[3], use_cache=False)
     masks = {tensor.data_ptr() for tensor in drawn if tensor.dtype == torch.bool}
     # what q, k and v read; o; gate and up; down; the first layer reads embeddings, which have no gradient
