@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lft.cli.story import next_step, told_apart, told_attempt
+from lft.cli.story import next_step, told_apart, told_attempt, told_checkpoints
 from lft.core.run_dir import RunDir
 from lft.launch.follow import RunStatus, existing_run, read_status
 
@@ -44,20 +44,8 @@ def status_lines(status: RunStatus, output_dir: Path) -> list[str]:
     if status.is_alive and newest.outcome is not None:
         lines.insert(0, "a launcher is at work here; its next attempt has not begun")
     lines += [told_attempt(attempt, None) for attempt in earlier]
-    if status.checkpoints or status.incomplete:
-        lines.append(f"checkpoints  {_told_checkpoints(status)}")
+    lines += told_checkpoints(status)
     return [*(f"  {line}" for line in lines), f"  next   {next_step(status, output_dir)}"]
-
-
-def _told_checkpoints(status: RunStatus) -> str:
-    """The newest complete one, how many are before it, and those that are not complete."""
-    parts = []
-    if status.checkpoints:
-        before = len(status.checkpoints) - 1
-        parts.append(status.checkpoints[-1] + (f" and {before} before it" if before else ""))
-    if status.incomplete:
-        parts.append(f"not complete: {', '.join(status.incomplete)}")
-    return "; ".join(parts)
 
 
 def _watch(run_dir: RunDir, output_dir: Path) -> None:

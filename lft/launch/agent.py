@@ -92,7 +92,7 @@ class Agent:
 
     def _refuse_used_attempt(self) -> None:
         """The plan was made before the lock was taken: another launch may have come and gone in between."""
-        if self.attempt.launcher.exists():
+        if self.plan.node == 0 and self.attempt.launcher.exists():
             raise PreflightError(
                 f"another launch has used {self.plan.settings.output_dir} while this one was planned",
                 next_step="type the same command again",
