@@ -238,17 +238,15 @@ class Agent:
         if failure is None:
             return None
         code = failure.report.exit_code
-        checkpoint = resume_point(plan.run_dir).checkpoint
         smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
-        again = next_step(failure.report, plan, checkpoint, smaller)
+        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
         return Outcome(exit_code=code, failure=failure, next_step=again)
 
     def _smaller_run(self, report: WorkerReport) -> SmallerRun | None:
-        """The next plan that fits, in whatever strategy: any goes on from the checkpoint of any other."""
         model = read_model_facts(self.plan.settings.model)
         # on a GPU the report knows what the process held of the machine's memory, not of the GPU's
         held_bytes = report.memory_bytes if self.plan.topology.device == "cpu" else 0
-        return next_that_fits(self.plan, look_at_machine(), model, held_bytes=held_bytes)
+        return next_that_fits(self.plan, look_at_machine(), model, held_bytes)
 
     def _stopped(self, ended: Ended, words: str, *, was_working: bool) -> Outcome:
         """The outcome of a stop: 128 + signal where a step was lost, else 130 or 75, with what the ranks say of it."""

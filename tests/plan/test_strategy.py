@@ -275,6 +275,7 @@ def test_what_the_rank_really_held_bounds_the_next_run() -> None:
     bounded = next_that_fits(failed, on, llama_8b(), held_bytes=15 * 10**9)
     assert bounded is not None
     assert bounded.memory.total <= 13.5e9
+    assert "of 15.0 GB per GPU" in str(bounded)
     assert next_that_fits(failed, on, UnknownModel()) is None
     assert next_that_fits(failed, on, llama_8b(), held_bytes=10**9) is None
 
