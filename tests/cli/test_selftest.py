@@ -1,5 +1,6 @@
 """lft selftest preempt: what an administrator sees of it, when all is well and when it is not."""
 
+import signal
 import tempfile
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def test_a_run_that_is_stopped_and_continued_is_found_to_end_as_one_left_alone(t
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the trial works; signals stay pytest's."""
     monkeypatch.setattr(tempfile, "mkdtemp", lambda prefix: str(tmp_path))
-    monkeypatch.setattr(selftest_preempt.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
     return tmp_path
 
 
