@@ -168,7 +168,7 @@ def main() -> None:
     options = parser.parse_args()
     print("| strategy | ranks | kills | moments | victims | launches | wrong |\n|---|---|---|---|---|---|---|")
     with LocalHub({TOKEN: "tests"}) as hub:
-        os.environ |= hub.environment(options.folder / "home", TOKEN)
+        os.environ |= hub.environment(options.folder / "home", TOKEN) | {"HF_HUB_OFFLINE": "0"}
         for strategy in options.strategy:
             ranks = 1 if strategy == "single" else options.ranks
             folder = options.folder / f"{strategy}-{ranks}-{options.seed}"
