@@ -5,9 +5,12 @@ from typing import Any
 
 import click
 
+from lft.cli.in_job import launch_in_job
 from lft.cli.options import plan_options, settings_from
 from lft.cli.planning import plan_here
 from lft.cli.present import RunDisplay, show_outcome, show_plan
+from lft.core.allocation import slurm_allocation
+from lft.core.rank import slurm_variables
 from lft.launch.agent import Agent
 from lft.plan.launch_plan import LaunchPlan
 from lft.plan.nodes import on_node
@@ -35,6 +38,9 @@ def command(
     lft launch run.yaml --gpus 4 --set training.num_epochs=1
     """
     settings = settings_from(run_file, demo, sets, flags)
+    allocation = slurm_allocation(slurm_variables())
+    if allocation and not dry_run and rdzv is None and (allocation.in_step or settings.launch.nodes > 1):
+        return launch_in_job(settings, allocation)
     return carry_out(on_node(plan_here(settings), node_rank, rdzv), dry_run=dry_run)
 
 

@@ -228,7 +228,7 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
         _line(console, f"  stopped    {outcome.stopped}; in {output_dir}")
         is_trained = plan.attempt_dir.report("train", 0).exists()
         again = shlex.join(["lft", "benchmark" if is_trained else "resume", str(output_dir)])
-        if plan.topology.nodes > 1 and not is_trained:
+        if plan.topology.nodes > 1 and not is_trained and not plan.shares_folder:
             again = "the same command on every node; it starts from the first step"
         _line(console, f"  next       {outcome.next_step or again}")
     elif outcome.stopped:

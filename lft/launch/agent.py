@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import signal
 import socket
 import threading
 import time
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from lft.core.beat import Beat, Heart
 from lft.core.errors import BUG, DONE, FORCED, HANG, OUT_OF_MEMORY, SAVED, STOPPED, PreflightError, UploadError
-from lft.core.events import Event, EventTail
+from lft.core.events import Event
 from lft.core.files import write_text
 from lft.core.hardware import look_at_machine
 from lft.core.model_facts import read_model_facts
@@ -23,14 +24,15 @@ from lft.core.run_dir import Attempt
 from lft.core.run_lock import alone
 from lft.core.settings import RunSettings
 from lft.core.words import rank_names
-from lft.launch.hang import HangWatch
+from lft.launch.company import Alone
+from lft.launch.node_job import WORKING, Around, do_job
 from lft.launch.outcome import Outcome
-from lft.launch.ranks import POLL_SECONDS, Ranks
+from lft.launch.ranks import POLL_SECONDS
 from lft.launch.restart import Brake, may_pass, next_step
 from lft.launch.resuming import resume_point
 from lft.launch.stopping import StopRequests
-from lft.launch.supervisor import EARLY_SECONDS, Ended, Watch, supervise
-from lft.launch.triage import find_failure, is_cause
+from lft.launch.supervisor import Ended
+from lft.launch.triage import find_failure
 from lft.plan.launch_plan import LaunchPlan
 from lft.plan.strategy import SmallerRun, next_that_fits
 from lft.publish.report import Report, write_report
@@ -38,16 +40,16 @@ from lft.publish.report import Report, write_report
 Observer = Callable[[Event], None]
 LAUNCHER = "launcher"
 """Who says what no rank says."""
-WORKING = {"training", "answering"}
-"""Stages in which a rank has something to save."""
 
 
 class Agent:
     """Runs the jobs of one plan and tells `observe` what happens. `plan` is that of the newest attempt."""
 
-    def __init__(self, plan: LaunchPlan, observe: Observer) -> None:
-        self.plan, self.observe = plan, observe
-        self.stop = StopRequests(plan.run_dir.stop_request)
+    def __init__(
+        self, plan: LaunchPlan, observe: Observer, company: Alone | None = None, stop: StopRequests | None = None
+    ) -> None:
+        self.plan, self.observe, self.company = plan, observe, company or Alone()
+        self.stop = stop or StopRequests(plan.run_dir.stop_request)
         self._told_stop = False
 
     @property
@@ -61,7 +63,7 @@ class Agent:
             brake, restarts = Brake(), self.plan.settings.launch.restarts
             while True:
                 with self._recorded() as record:
-                    outcome = record(self._job("train") or self._finish())
+                    outcome = record(self._verdict(self._job("train") or self._finish()))
                 brake.note(self._steps_done())
                 if outcome.failure is None or not may_pass(outcome.failure.report) or restarts == 0:
                     return outcome
@@ -73,7 +75,10 @@ class Agent:
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
         with alone(self.plan.run_dir), self.stop.listening(), self._recorded() as record:
-            return record(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report()))
+            return record(self._verdict(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report())))
+
+    def _verdict(self, outcome: Outcome) -> Outcome:
+        return self.company.verdict(self.plan.run_dir, outcome)
 
     def _start_again(self, outcome: Outcome, left: int) -> None:
         """Make the plan of the next attempt, from the last complete checkpoint."""
@@ -162,46 +167,38 @@ class Agent:
         plan, attempt = self.plan, self.attempt
         trained = self._metrics("train", plan.run_dir.attempts()) if job == "benchmark" else []
         plan.order(job, trained[0]["precision"] if trained else None).save(attempt.order(job))
-        tail = EventTail(plan.run_dir.events)
-        stages: set[str] = set()
-
-        def pass_on_events() -> None:
-            if self.stop.received and not self._told_stop:
-                self._told_stop = True
-                self._say("stopping   after this step; once more (Ctrl-C, SIGTERM, lft stop --now) stops at once")
-            for event in tail.new_events():
-                if event.kind == "stage":
-                    stages.add(event.data["name"])
-                self.observe(event)
-
-        def grace_seconds() -> float:
-            # before they train the ranks have nothing to save, and may be waiting for one that has left already
-            return plan.settings.launch.grace_seconds if stages & WORKING else EARLY_SECONDS
-
-        timeout = plan.settings.launch.hang_timeout_seconds
-        watch = Watch(
-            stop=self.stop,
-            hang=HangWatch(attempt, None if timeout == "auto" else timeout),
-            grace_seconds=grace_seconds,
-            is_cause=lambda exit_: is_cause(exit_, attempt),
-            on_tick=pass_on_events,
+        self.company.begin(plan, job)
+        around = Around(
+            stop=self.stop, observe=self._observe, on_tick=self._tick, is_called_off=self.company.has_given_up
         )
-        with Ranks() as ranks:
-            for rank in plan.local_ranks:
-                environment = plan.environment(rank, job)
-                ranks.start(rank, plan.argv(job), environment, log=attempt.log(rank), report=attempt.report(job, rank))
-            ended = supervise(ranks, watch)
+        ended, was_working = do_job(plan, job, around)
+        elsewhere = self.company.failures(plan)
         is_done = all(exit_.code == DONE and not exit_.too_early for exit_ in ended.exits)
-        if self.stop.received and (job == "train" or not is_done):
+        # a rank may have heard of a stop from another node's
+        is_stopped = bool(self.stop.received) or any(exit_.code == SAVED for exit_ in ended.exits)
+        if is_stopped and (job == "train" or not is_done):
             words = "stopped after training; the adapter is saved" if is_done else STOPPED_EARLY[job]
-            return self._stopped(ended, words, was_working=bool(stages & WORKING))
-        failure = find_failure(ended, attempt)
+            return self._stopped(ended, words, was_working=was_working)
+        failure = find_failure(ended, attempt, elsewhere)
         if failure is None:
             return None
         code = failure.report.exit_code
         smaller = self._smaller_run() if code == OUT_OF_MEMORY else None
         again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
         return Outcome(exit_code=code, failure=failure, next_step=again)
+
+    def _observe(self, event: Event) -> None:
+        self.company.note(event)
+        self.observe(event)
+
+    def _tick(self) -> None:
+        reason = "" if self.stop.received else self.company.reason_to_stop()
+        if reason:
+            self.stop.ask(reason)
+        if self.stop.received and not self._told_stop:
+            self._told_stop = True
+            why = f", {reason}" if reason else ""
+            self._say(f"stopping   after this step{why}; once more (Ctrl-C, SIGTERM, lft stop --now) stops at once")
 
     def _smaller_run(self) -> SmallerRun | None:
         plan = self.plan
@@ -216,12 +213,14 @@ class Agent:
         slow = [exit_.rank for exit_ in ended.exits if not exit_.is_fine]
         if was_working and slow:
             lost = "stopped at once; this step was not saved"
-            if len(received) == 1:
+            if len(received) < 2:
                 seconds = self.plan.settings.launch.grace_seconds
                 lost = f"{rank_names(slow)} did not stop within {seconds:g} s and had to be killed; this step was not saved"
-            return Outcome(exit_code=FORCED + received[-1], stopped=lost)
+            return Outcome(
+                exit_code=FORCED + (received or [signal.SIGTERM])[-1], stopped=lost, because=self.stop.because
+            )
         said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
-        return Outcome(exit_code=self._stop_code, stopped=said[0] if said else words)
+        return Outcome(exit_code=self._stop_code, stopped=said[0] if said else words, because=self.stop.because)
 
     @contextmanager
     def _recorded(self) -> Iterator[Callable[[Outcome], Outcome]]:

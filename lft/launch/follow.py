@@ -138,7 +138,7 @@ def read_status(run_dir: RunDir) -> RunStatus:
     return RunStatus(
         output_dir=run_dir.output_dir,
         is_alive=alive,
-        is_trained=_is_trained(run_dir),
+        is_trained=is_trained(run_dir),
         has_benchmark=_has_benchmark(attempts[0]),
         attempts=(newest, *earlier),
         progress=None if newest.state == "ended" else _progress(run_dir, attempts[0], newest.launcher),
@@ -224,7 +224,8 @@ def _attempt_status(attempt: Attempt, alive: bool) -> AttemptStatus:
     return AttemptStatus(number=attempt.number, state="ended" if outcome else state, launcher=launcher, outcome=outcome)
 
 
-def _is_trained(run_dir: RunDir) -> bool:
+def is_trained(run_dir: RunDir) -> bool:
+    """Whether the newest attempt that trains has finished training: the adapter is its."""
     training = training_attempts(run_dir)[:1]
     return any(attempt.report("train", 0).exists() for attempt in training) and run_dir.adapter_config.exists()
 

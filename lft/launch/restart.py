@@ -44,7 +44,7 @@ def next_step(report: WorkerReport, plan: LaunchPlan, checkpoint: Path | None, s
 
     `smaller` is the next plan that is predicted to fit, where the model is known.
     """
-    if plan.topology.nodes > 1:
+    if plan.topology.nodes > 1 and not plan.shares_folder:
         changes = f" with {smaller or _half(plan)}" if report.exit_code == OUT_OF_MEMORY else ""
         again = f"the same command on every node{changes}; it starts from the first step"
         return again if changes or may_pass(report) else ""

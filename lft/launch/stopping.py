@@ -20,15 +20,18 @@ class StopRequests:
 
     def __init__(self, request: Path) -> None:
         self.received: list[int] = []
+        self.because = ""
+        """What asked first, for people."""
         self.by_user = False
         """Whether its user asked (Ctrl-C or `lft stop`), so that nothing should start the run again."""
         self._request = request
         self._heard_file = self._heard_now = False
 
     @contextmanager
-    def listening(self) -> Iterator["StopRequests"]:
+    def listening(self, *, forget: bool = True) -> Iterator["StopRequests"]:
         """Catch the signals, and give them back to whom they belonged. A request made to an earlier launcher is forgotten."""
-        self._request.unlink(missing_ok=True)
+        if forget:
+            self._request.unlink(missing_ok=True)
         before = {number: signal.signal(number, self._note) for number in SIGNALS}
         hang_up = self._note if sys.stdout.isatty() else signal.SIG_IGN
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
@@ -49,7 +52,13 @@ class StopRequests:
                 self._note(signal.SIGINT, None)
         return len(self.received)
 
+    def ask(self, because: str) -> None:
+        """Ask for a stop after which the run is to be continued."""
+        self.because = self.because or because
+        self._note(signal.SIGUSR1, None)
+
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        self.because = self.because or signal.Signals(number).name
         self.received.append(number)
         self.by_user |= number == signal.SIGINT
 

@@ -39,6 +39,8 @@ class Watch:
     is_cause: Callable[[Exit], bool]
     """Whether a failed rank failed by itself, and not because of another one."""
     on_tick: Callable[[], None]
+    is_called_off: Callable[[], bool] = lambda: False
+    """Whether other nodes have given the job up; then this node's ranks may settle, as after a failure of their own."""
 
 
 def supervise(ranks: Ranks, watch: Watch) -> Ended:
@@ -54,6 +56,8 @@ def supervise(ranks: Ranks, watch: Watch) -> Ended:
             wait = SETTLE_SECONDS if is_known else CAUSE_SECONDS
             settled_at = min(settled_at, now + wait) if is_known or not failed else settled_at
             failed = len(failures)
+        if watch.is_called_off():
+            settled_at = min(settled_at, now + SETTLE_SECONDS)
         if watch.stop.look() and not asked:
             asked, kill_at = 1, now + watch.grace_seconds()
             ranks.ask_to_stop()

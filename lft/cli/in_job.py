@@ -1,0 +1,106 @@
+"""lft launch inside a SLURM job: one agent a node, the first of which leads; outside a step, the step is started first."""
+
+import os
+import shlex
+import socket
+import sys
+
+import click
+
+from lft import __version__
+from lft.cli.planning import plan_here
+from lft.cli.present import RunDisplay, show_outcome, show_plan
+from lft.core.allocation import SlurmAllocation, node_names
+from lft.core.errors import BUG, LftError, PreflightError
+from lft.core.files import write_text
+from lft.core.gpus import find_gpus
+from lft.core.network import shared_address
+from lft.core.rank import environment_for_steps
+from lft.core.run_dir import RunDir
+from lft.core.settings import RunSettings
+from lft.core.settings_file import to_yaml
+from lft.launch.agent import Agent
+from lft.launch.company import InJob
+from lft.launch.follow import is_trained
+from lft.launch.follower import follow
+from lft.launch.resuming import resume_point
+from lft.launch.stopping import StopRequests
+from lft.launch.team import Member, Team
+from lft.launch.time_limit import TimeLimit
+from lft.plan.launch_plan import LaunchPlan
+from lft.plan.nodes import in_step, refuse_wrong_step
+from lft.plan.sbatch_script import JobShape, srun_options
+
+
+def launch_in_job(settings: RunSettings, allocation: SlurmAllocation) -> int:
+    """This node's part of a run; returns the exit code, which is the first node's on every node."""
+    if not allocation.in_step:
+        start_step(settings, allocation)
+    refuse_wrong_step(settings.launch.nodes, allocation)
+    run_dir, node = RunDir(settings.output_dir), allocation.node_index or 0
+    names = node_names(allocation.node_list)
+    me = Member(
+        node=node,
+        name=names[node] if node < len(names) else socket.gethostname(),
+        address=shared_address(allocation.launch_address),
+        pid=os.getpid(),
+        version=__version__,
+    )
+    stop = StopRequests(run_dir.stop_request)
+    folder = run_dir.slurm / f"team-{allocation.life}.{allocation.step_id}"
+    with Team(folder, me, names) as team, stop.listening(forget=node == 0):
+        if node > 0:
+            return follow(team, run_dir, find_gpus(), stop, lambda event: None)
+        code = BUG
+        try:
+            code = _lead(settings, allocation, team, stop)
+        except LftError as error:
+            code = error.exit_code
+            raise
+        finally:
+            write_text(run_dir.slurm / f"exit-{allocation.life}", f"{code}\n")
+            team.dismiss(code)
+    return code
+
+
+def start_step(settings: RunSettings, allocation: SlurmAllocation) -> None:
+    """Become srun, with one agent a node: for the shell of salloc, or of a batch script. Raises PreflightError."""
+    run_file = RunDir(settings.output_dir).slurm / "settings.yaml"
+    write_text(run_file, to_yaml(settings))
+    launch = settings.launch
+    gpus = launch.gpus if isinstance(launch.gpus, int) else allocation.gpus_on_node or 0
+    shape = JobShape(launch.nodes, gpus, settings.slurm.cpus_per_task or allocation.cpus_on_node or 1)
+    argv = ["srun", *srun_options(shape), sys.executable, "-m", "lft.cli.main", "launch", str(run_file)]
+    click.echo(f"  step       {shlex.join(argv)}")
+    sys.stdout.flush()
+    try:
+        os.execvpe(argv[0], argv, environment_for_steps())
+    except FileNotFoundError:
+        raise PreflightError(
+            f"srun is not here, and it is what starts ranks on {launch.nodes} nodes",
+            next_step=f"on the host: srun --nodes={launch.nodes} --ntasks-per-node=1 CONTAINER lft launch {run_file}",
+        ) from None
+
+
+def _lead(settings: RunSettings, allocation: SlurmAllocation, team: Team, stop: StopRequests) -> int:
+    """Wait for the other nodes, plan, and run the plan with them."""
+    run_dir = RunDir(settings.output_dir)
+    limit = TimeLimit(allocation.job_id, run_dir.events / "rank-0.jsonl")
+    team.wait_for_all(settings.launch.join_timeout_seconds)
+    plan = continued(in_step(plan_here(settings), team.me.address))
+    show_plan(plan)
+    with RunDisplay(plan.local_ranks[0]) as display:
+        agent = Agent(plan, display.observe, InJob(team, allocation.job_id, limit), stop)
+        outcome = agent.benchmark() if is_trained(run_dir) else agent.run()
+    show_outcome(outcome, agent.plan)
+    return outcome.exit_code
+
+
+def continued(plan: LaunchPlan) -> LaunchPlan:
+    """The plan of the next attempt of a run that a job goes on with: from its newest checkpoint, if it has one."""
+    point = resume_point(plan.run_dir)
+    for words in point.left_out:
+        click.echo(f"  left out   {words}")
+    if point.checkpoint is not None:
+        click.echo(f"  resume     from {point.checkpoint.name}")
+    return plan.model_copy(update={"resume_from": point.checkpoint})
