@@ -1,5 +1,6 @@
 """lft resume: go on with a run from its newest checkpoint."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,19 @@ import click
 
 from lft.cli.finished import read_plan
 from lft.cli.launch import carry_out
-from lft.cli.options import given_flags, resume_options
+from lft.cli.options import given_flags, job_options, resume_options
 from lft.cli.planning import plan_here
 from lft.cli.story import typed
+from lft.cli.submit import check, send
+from lft.core.allocation import slurm_allocation
 from lft.core.errors import DONE, PreflightError, SettingsError
+from lft.core.rank import slurm_variables
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
-from lft.launch.follow import RunStatus, existing_run, read_status, training_attempts
+from lft.launch.follow import RunStatus, existing_run, read_status, submitted_run, training_attempts
 from lft.launch.resuming import ResumePoint, misfits, resume_point
+from lft.launch.submission import SETTINGS, job_ids, write_job
 from lft.plan.launch_plan import LaunchPlan
 from lft.plan.nodes import on_node
 
@@ -23,13 +28,19 @@ from lft.plan.nodes import on_node
 @click.command("resume")
 @click.argument("output_dir", type=click.Path(path_type=Path))
 @resume_options
+@job_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
 def command(output_dir: Path, sets: tuple[str, ...], dry_run: bool, **flags: Any) -> int:
     """Go on with the run in OUTPUT_DIR from its newest complete checkpoint, with the same global batch.
 
+    A run that was submitted to SLURM is submitted again.
+
     \b
     lft resume runs/support --set training.batch_size=2
     """
+    waiting = submitted_run(output_dir)
+    if waiting is not None:
+        return submit_again(read_settings(waiting.slurm / SETTINGS, given_flags(flags), sets))
     run_dir = existing_run(output_dir)
     status = read_status(run_dir)
     if status.is_alive:
@@ -37,6 +48,8 @@ def command(output_dir: Path, sets: tuple[str, ...], dry_run: bool, **flags: Any
     if status.is_trained:
         return _say_finished(status, output_dir)
     settings = _settings(run_dir, sets, flags)
+    if job_ids(run_dir) and not dry_run and slurm_allocation(slurm_variables()) is None:
+        return submit_again(settings)
     point = resume_point(run_dir)
     for words in point.left_out:
         click.echo(f"  left out   {words}")
@@ -45,6 +58,13 @@ def command(output_dir: Path, sets: tuple[str, ...], dry_run: bool, **flags: Any
     plan = on_node(plan_here(settings), None, None)
     _refuse_misfits(point, plan)
     return carry_out(plan.model_copy(update={"resume_from": point.checkpoint}), dry_run=dry_run)
+
+
+def submit_again(settings: RunSettings) -> int:
+    """Go on with a run that was submitted, in a new job."""
+    check(settings)
+    send(settings, write_job(settings, sys.executable), [])
+    return DONE
 
 
 def _refuse(status: RunStatus, output_dir: Path) -> None:

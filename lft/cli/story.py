@@ -56,7 +56,8 @@ def told_end(outcome: Outcome) -> str:
         what = first_line(report.message) or report.error_class or "it left no word"
         place = told_place(report, outcome.failure.ranks)
         return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.problems])
-    return f"ended ({code}, {told_code(outcome.exit_code)})" + (f": {outcome.stopped}" if outcome.stopped else "")
+    what = ": ".join(filter(None, [outcome.because, outcome.stopped]))
+    return f"ended ({code}, {told_code(outcome.exit_code)})" + (f": {what}" if what else "")
 
 
 def told_code(code: int) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import yaml
 
-from lft.cli.job_story import newest_job, told_job, told_time
+from lft.cli.job_story import goes_on, newest_job, told_job, told_time
 from lft.cli.options import FLAGS, job_options, plan_options, settings_from
 from lft.cli.story import typed
 from lft.core.errors import PreflightError, SettingsError
@@ -81,7 +81,7 @@ def check(settings: RunSettings) -> None:
     make_plan(settings, nodes, read_model_facts(settings.model))
     run_dir = RunDir(settings.output_dir)
     job = newest_job(run_dir)
-    if is_alive(run_dir) or (job is not None and not job.is_over and job.state != "UNKNOWN"):
+    if is_alive(run_dir) or goes_on(job):
         raise PreflightError(
             f"{settings.output_dir} is in use: {told_job(job) if job else 'a launcher is at work there'}",
             next_step=f"{typed('status', settings.output_dir)}     or: {typed('stop', settings.output_dir)}",

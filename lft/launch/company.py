@@ -96,8 +96,8 @@ class InJob(Alone):
         if code != SAVED and not is_forced and not self._lost:
             return outcome
         job = find_job(self.job_id)
-        if job is not None and job.state.startswith("CANCELLED"):
-            return outcome.model_copy(update={"exit_code": STOPPED, "stopped": f"job cancelled; {outcome.stopped}"})
+        if job is not None and job.is_ended_by_hand:
+            return outcome.model_copy(update={"exit_code": STOPPED, "because": "scancel"})
         brake = Brake()
         for attempt in run_dir.attempts():
             brake.note(steps_reached(attempt))

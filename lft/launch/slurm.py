@@ -48,6 +48,11 @@ class Job(BaseModel):
         """Whether it will not run any more."""
         return self.state.startswith(OVER)
 
+    @property
+    def is_ended_by_hand(self) -> bool:
+        """Whether it was cancelled. While its processes leave, a job is COMPLETING, also at its time limit."""
+        return self.state == "CANCELLED" or (self.state == "COMPLETING" and self.reason != "TimeLimit")
+
 
 @dataclass(frozen=True, slots=True)
 class Advice:
