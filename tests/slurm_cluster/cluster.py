@@ -28,7 +28,7 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "ip", "unshare")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class Kind:
     """What sites decide differently."""
 
     nodes: int = 3
@@ -43,8 +43,8 @@ class Site:
 class Cluster:
     """A site under way; `folder` holds its configuration, state and logs."""
 
-    def __init__(self, folder: Path, site: Site) -> None:
-        self.folder, self.site = folder, site
+    def __init__(self, folder: Path, kind: Kind) -> None:
+        self.folder, self.kind = folder, kind
         self.prefix = f"lf{secrets.token_hex(2)}"
         self.network = f"10.{secrets.choice(ADDRESSES)}.{secrets.choice(ADDRESSES)}"
         self.conf = folder / "slurm.conf"
@@ -61,12 +61,12 @@ class Cluster:
             self._start_munge()
             self._make_bridge()
             self._daemon("slurmctld", ["slurmctld", "-D", "-f", str(self.conf)])
-            for number in range(1, self.site.nodes + 1):
+            for number in range(1, self.kind.nodes + 1):
                 self.start_node(number)
             self._undo.callback(self._cancel_all)
             wait_until(
                 lambda: (
-                    len(self.ask("sinfo", "-h", "-t", "idle", "-p", "low", "-N", "-o", "%N").split()) == self.site.nodes
+                    len(self.ask("sinfo", "-h", "-t", "idle", "-p", "low", "-N", "-o", "%N").split()) == self.kind.nodes
                 ),
                 UP_SECONDS,
             )
@@ -176,7 +176,7 @@ class Cluster:
         _ip(f"link set {self.prefix} up")
 
     def _write_files(self) -> None:
-        names = range(1, self.site.nodes + 1)
+        names = range(1, self.kind.nodes + 1)
         (self.folder / "state").mkdir(parents=True)
         for number in names:
             (self.folder / self.node(number)).mkdir()
@@ -184,12 +184,12 @@ class Cluster:
         (self.folder / "hosts").write_text(Path("/etc/hosts").read_text(encoding="utf-8") + hosts)
         (self.folder / "gres.conf").write_text("")
         port = _free_port()
-        chosen = ["SlurmctldParameters=preempt_send_user_signal"] if self.site.user_signal else []
-        chosen += ["RequeueExit=75"] if self.site.requeue_exit else []
+        chosen = ["SlurmctldParameters=preempt_send_user_signal"] if self.kind.user_signal else []
+        chosen += ["RequeueExit=75"] if self.kind.requeue_exit else []
         self.conf.write_text("\n".join([*self._settings(port), *chosen]) + "\n")
 
     def _settings(self, port: int) -> Iterator[str]:
-        nodes = f"{self.prefix}n[1-{self.site.nodes}]"
+        nodes = f"{self.prefix}n[1-{self.kind.nodes}]"
         folder = self.folder
         yield from (
             f"ClusterName={self.prefix}",
@@ -218,8 +218,8 @@ class Cluster:
             "PreemptMode=REQUEUE",
             "AccountingStorageType=accounting_storage/none",
             "MpiDefault=none",
-            f"NodeName={nodes} NodeAddr={self.network}.[11-{10 + self.site.nodes}] CPUs=4 RealMemory=4000 State=UNKNOWN",
-            f"PartitionName=low Nodes={nodes} Default=YES MaxTime=60 PriorityTier=1 GraceTime={self.site.grace_seconds}",
+            f"NodeName={nodes} NodeAddr={self.network}.[11-{10 + self.kind.nodes}] CPUs=4 RealMemory=4000 State=UNKNOWN",
+            f"PartitionName=low Nodes={nodes} Default=YES MaxTime=60 PriorityTier=1 GraceTime={self.kind.grace_seconds}",
             f"PartitionName=high Nodes={nodes} MaxTime=60 PriorityTier=10 PreemptMode=OFF",
         )
 
@@ -274,6 +274,6 @@ def _free_port() -> int:
 
 
 if __name__ == "__main__":  # for people: python -m tests.slurm_cluster.cluster FOLDER; ends with its input
-    with Cluster(Path(sys.argv[1]).absolute(), Site()) as cluster:
+    with Cluster(Path(sys.argv[1]).absolute(), Kind()) as cluster:
         sys.stderr.write(f"export SLURM_CONF={cluster.conf}\n")
         sys.stdin.read()

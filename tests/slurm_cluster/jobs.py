@@ -7,15 +7,17 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from lft.core.beat import Beat
 from lft.core.run_dir import RunDir
 from lft.launch.submission import job_ids
-from tests.conftest import REPOSITORY
-from tests.slurm_cluster.cluster import Cluster, wait_until
+from tests.conftest import REPOSITORY, TinyModels, demo_lines
+from tests.slurm_cluster.cluster import Cluster, Kind, wait_until
 
 DEADLINE_SECONDS = 240.0
 STEPS = 30
@@ -38,13 +40,24 @@ class Site:
     cache: Path
     variables: dict[str, str] = field(default_factory=dict)
 
+    python = (sys.executable, "-m", "lft.cli.main")
+
     def lft(self, *arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
         """`lft ...` on the login node."""
-        command = [sys.executable, "-m", "lft.cli.main", *map(str, arguments)]
+        return self.run(*self.python, *arguments, cwd=cwd)
+
+    def run(self, *command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        """Any command on the login node."""
         own = {"LFT_CACHE": str(self.cache), "PYTHONPATH": str(REPOSITORY)}
         environment = os.environ | self.cluster.variables | own | self.variables
         return subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=DEADLINE_SECONDS, check=False
+            list(map(str, command)),
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+            check=False,
         )
 
     def submit(self, folder: Path, *options: object, nodes: int = 2, steps: int = STEPS) -> "Submitted":
@@ -125,6 +138,17 @@ class Submitted:
         """How many lives lft has had."""
         return len(self.run_dir.attempts())
 
+    def last_nodes(self) -> list[int]:
+        """The numbers of the nodes it was last seen on."""
+        folders = sorted(self.run_dir.slurm.glob("team-*"), key=lambda path: path.stat().st_mtime_ns)
+        names = [json.loads(path.read_bytes())["name"] for path in folders[-1].glob("node-*.json")]
+        return [int(name.removeprefix(f"{self.site.cluster.prefix}n")) for name in names]
+
+    def started_over(self, job_id: str) -> None:
+        """Wait until another job has taken the place of this one."""
+        wait_until(lambda: self.job_id != job_id)
+        self.seen.clear()
+
     def exit_codes(self) -> list[int]:
         """How each life ended, in the leader's word."""
         paths = sorted(self.run_dir.slurm.glob("exit-*"), key=lambda path: path.stat().st_mtime_ns)
@@ -147,6 +171,24 @@ class Submitted:
         site = self.site.cluster
         where = ["-p", "high", "-w", site.node(node), "-N1", "--cpus-per-task=4", "-t1", "-o", "/dev/null"]
         assert "Submitted" in site.ask("sbatch", *where, "--wrap", "sleep 2")
+
+
+def site_of(kind: Kind, tmp_path_factory: pytest.TempPathFactory, tiny_models: TinyModels) -> Iterator[Site]:
+    """A cluster of some kind, and what is needed to use it."""
+    folder = tmp_path_factory.mktemp("site")
+    data = folder / "data.jsonl"
+    data.write_text("\n".join(demo_lines(60)) + "\n", encoding="utf-8")
+    with Cluster(folder / "slurm", kind) as cluster:
+        yield Site(cluster, tiny_models.llama, data, folder / "cache")
+
+
+def without_scontrol(folder: Path) -> str:
+    """A line for the batch script, after which scontrol refuses to do anything."""
+    programs = folder / "programs"
+    programs.mkdir()
+    (programs / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "scontrol").chmod(0o755)
+    return f"export PATH={programs}:$PATH"
 
 
 def kill(pids: Sequence[int], number: signal.Signals = signal.SIGKILL) -> None:
