@@ -83,7 +83,7 @@ class Team:
 
     def wait_for_all(self, seconds: float) -> list[Member]:
         """Until every node's agent is here. Raises RendezvousError that names the missing nodes, or another lft."""
-        nodes = range(1, len(self.names))
+        nodes = range(len(self.names))
         self._wait(lambda: all(self.member(node) for node in nodes), seconds)
         missing = [self.names[node] for node in nodes if not self.member(node)]
         if missing:
@@ -91,8 +91,7 @@ class Team:
                 f"{len(missing)} of {len(self.names)} nodes did not come within {seconds:g} s: {', '.join(missing)}",
                 next_step=f"lft doctor --slurm checks them; to do without: --set slurm.exclude={','.join(missing)}",
             )
-        found = [self.member(node) for node in nodes]
-        members = [self.me, *(member for member in found if member)]
+        members = [member for node in nodes if (member := self.member(node))]
         strange = [f"{member.name} has {member.version}" for member in members if member.version != self.me.version]
         if strange:
             raise RendezvousError(

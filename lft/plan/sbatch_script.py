@@ -116,9 +116,7 @@ def _directives(settings: RunSettings, shape: JobShape, elements: int | None) ->
     yield f"--cpus-per-task={shape.cpus}"
     if shape.gpus:
         yield f"--gpus-per-node={shape.gpus}"
-    for option in ("mem", "time", "partition", "account", "qos", "constraint", "exclude", "reservation"):
-        if (value := getattr(slurm, option)) is not None:
-            yield f"--{option}={value}"
+    yield from site_options(slurm)
     if elements is not None:
         yield f"--array=0-{elements - 1}"
     yield f"--output={'job-%A_%a.log' if elements is not None else 'job-%j.log'}"
@@ -140,6 +138,13 @@ def _step(shape: JobShape, slurm: SlurmSettings, output_dir: Path, python: str) 
         mounts[0] = f"{mounts[0]}:{mounts[0]}"
         yield f"  --container-image={shlex.quote(slurm.container)} --container-mounts={','.join(mounts)} \\"
     yield f'  {shlex.quote(python)} -m lft.cli.main launch "$run/settings.yaml" &'
+
+
+def site_options(slurm: SlurmSettings) -> Iterator[str]:
+    """What a site wants to know, as sbatch, salloc and srun take it."""
+    for option in ("mem", "time", "partition", "account", "qos", "constraint", "exclude", "reservation"):
+        if (value := getattr(slurm, option)) is not None:
+            yield f"--{option}={value}"
 
 
 def srun_options(shape: JobShape) -> list[str]:

@@ -154,7 +154,12 @@ def gloo_interface(rank: Rank, given: GivenRendezvous | None) -> str:
             f"rank 0 is to listen at {given.host}:{given.port}, and there is no way to that host: {error.strerror}",
             next_step="check the host of --rdzv, or MASTER_ADDR: a name or address of node 0 that every node knows",
         ) from None
-    return next((name for name, address in _addresses() if address == own), "")
+    return interface_of(own)
+
+
+def interface_of(own_address: str) -> str:
+    """The name of the network interface that has an address of this machine; nothing where none has."""
+    return next((name for name, address in _addresses() if address == own_address), "")
 
 
 def _addresses() -> list[tuple[str, str]]:

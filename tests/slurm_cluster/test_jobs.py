@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import run_lft
+from tests.slurm_cluster.cluster import wait_until
 from tests.slurm_cluster.jobs import RUN_FILE, STEPS, Site, Submitted, kill, without_scontrol
 
 
