@@ -4,6 +4,7 @@ sbatch expands nothing in its directives, so every value is final; whatever may 
 shell's part, quoted, or nowhere. The script is submitted from its own folder, which is where its log is written.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -104,8 +105,15 @@ def limit_seconds(time: str) -> int:
 
 
 def quoted(path: Path) -> str:
-    """A path as the shell reads it, whatever is in it."""
-    return shlex.quote(str(path))
+    """A path as bash reads it, whatever is in it, on one line: a line of its own could look like a directive."""
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    bytes_ = "".join(
+        chr(byte) if (byte < 128 and chr(byte).isalnum()) or byte in b"/.-_ " else f"\\x{byte:02x}"
+        for byte in os.fsencode(text)
+    )
+    return f"$'{bytes_}'"
 
 
 def _directives(settings: RunSettings, shape: JobShape, elements: int | None) -> Iterator[str]:
