@@ -9,7 +9,6 @@ from typing import Any
 
 import click
 
-from lft import __version__
 from lft.cli.options import job_options, plan_options, settings_from
 from lft.core.allocation import SlurmAllocation, node_names, slurm_allocation
 from lft.core.errors import DONE, PREFLIGHT, SettingsError
@@ -63,7 +62,7 @@ def _node(settings: RunSettings, allocation: SlurmAllocation) -> int:
     names, node = node_names(allocation.node_list), allocation.node_index or 0
     address = shared_address(allocation.launch_address)
     name = names[node] if node < len(names) else socket.gethostname()
-    me = Member(node=node, name=name, address=address, pid=os.getpid(), version=__version__)
+    me = Member(node=node, name=name, address=address, pid=os.getpid())
     folder = RunDir(settings.output_dir).slurm / f"doctor-{allocation.life}.{allocation.step_id}"
     with Team(folder, me, names) as team:
         members = team.wait_for_all(JOIN_SECONDS)

@@ -7,7 +7,6 @@ import sys
 
 import click
 
-from lft import __version__
 from lft.cli.planning import plan_here
 from lft.cli.present import RunDisplay, show_outcome, show_plan
 from lft.core.allocation import SlurmAllocation, node_names
@@ -44,7 +43,6 @@ def launch_in_job(settings: RunSettings, allocation: SlurmAllocation) -> int:
         name=names[node] if node < len(names) else socket.gethostname(),
         address=shared_address(allocation.launch_address),
         pid=os.getpid(),
-        version=__version__,
     )
     stop = StopRequests(run_dir.stop_request)
     folder = run_dir.slurm / f"team-{allocation.life}.{allocation.step_id}"

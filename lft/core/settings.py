@@ -276,7 +276,7 @@ class SlurmSettings(Section):
     """Quality of service."""
 
     constraint: Word | None = None
-    """Features the nodes must have, for example a100|h100."""
+    """Features the nodes must have, for example a100."""
 
     exclude: Word | None = None
     """Nodes to stay away from, for example gpu-a[2-3]."""

@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lft.core.errors import HANG, RendezvousError
 from lft.core.files import write_text
@@ -39,7 +40,7 @@ class Member(BaseModel):
     name: str
     address: str
     pid: int
-    version: str
+    version: str = Field(default_factory=lambda: metadata.version("lft"))
     """Of lft."""
     beat: int = 0
 

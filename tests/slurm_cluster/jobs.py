@@ -24,7 +24,7 @@ STEPS = 30
 RUN_FILE = """
 model: {{name: {model}}}
 data: {{source: {data}, held_out: 0}}
-training: {{max_steps: {steps}, save_every: 1000, batch_size: 2}}
+training: {{max_steps: {steps}, save_every: 1000, batch_size: 2, log_every: 5}}
 launch: {{nodes: {nodes}, cpu_procs: 1, join_timeout_seconds: 60, precision: fp32}}
 slurm: {{time: "10:00"}}
 """
