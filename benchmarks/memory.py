@@ -45,6 +45,7 @@ class Case:
     strategy: str = "auto"
     lora: dict[str, Any] = field(default_factory=dict)
     rows: Literal["full", "uneven", "packed"] = "full"
+    recomputed: bool = False
 
     @property
     def name(self) -> str:
@@ -53,6 +54,7 @@ class Case:
         others = ("" if self.strategy == "auto" else f" {self.strategy}") + (
             "" if self.rows == "full" else f" {self.rows}"
         )
+        others += " checkpointed" if self.recomputed else ""
         return f"{self.model} {self.max_length}x{self.batch_size} {self.precision} ranks={self.ranks}{others}{lora}"
 
 
@@ -79,6 +81,12 @@ CASES = (
     Case("seen", "llama-270M", 256, 2, ranks=2, strategy="zero3"),
     Case("held out", "llama-270M", 256, 2, ranks=2, strategy="fsdp"),
     Case("held out", "llama-270M", 256, 2, "bf16", ranks=2, strategy="fsdp"),
+    Case("held out", "smollm2-135M", 512, 4, recomputed=True),
+    Case("held out", "llama-36M", 512, 8, "bf16", rows="uneven", recomputed=True),
+    Case("held out", "llama-110M", 512, 2, rows="packed", recomputed=True),
+    Case("held out", "gpt2-124M", 512, 2, recomputed=True),
+    Case("held out", "llama-270M", 256, 2, ranks=2, strategy="fsdp", rows="uneven", recomputed=True),
+    Case("held out", "llama-270M", 256, 2, ranks=2, strategy="zero3", rows="uneven", recomputed=True),
 )
 
 
@@ -100,7 +108,7 @@ def measure(case: Case, folder: Path) -> tuple[int, int]:
         "data": {"source": str(data_file(case, folder)), "max_length": case.max_length}
         | {"held_out": 0, "packing": case.rows == "packed"},
         "training": {"max_steps": STEPS, "batch_size": case.batch_size}
-        | {"global_batch_size": case.batch_size * case.ranks},
+        | {"global_batch_size": case.batch_size * case.ranks, "gradient_checkpointing": case.recomputed},
         "benchmark": {"num_prompts": 0},
         "lora": case.lora,
         "launch": {"cpu_procs": case.ranks, "precision": case.precision, "strategy": case.strategy},

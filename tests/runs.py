@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lft.core.beat import Beat
+from lft.core.checkpoints import FileDigest, Manifest
 from lft.core.files import write_text
 from lft.core.hardware import Machine
 from lft.core.order import WorkerReport
-from lft.core.run_dir import MANIFEST, Attempt, RunDir
+from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import RunSettings
 from lft.launch.outcome import Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -88,9 +89,12 @@ def checkpoint(output_dir: Path, step: int, *, complete: bool = True) -> Path:
     """A checkpoint of one file; without that file it is not complete."""
     folder = RunDir(output_dir).checkpoint(step)
     folder.mkdir(parents=True)
-    (folder / MANIFEST).write_text(json.dumps({"step": step, "files": {"weights": 3}}))
-    if complete:
-        (folder / "weights").write_text("abc")
+    (folder / "weights").write_text("abc")
+    facts = {"items_seen": 8 * step, "items": 100, "global_batch": 8, "world_size": 2, "strategy": "ddp"}
+    files = {"weights": FileDigest.of(folder / "weights")}
+    Manifest.model_validate(facts | {"step": step, "precision": "fp32", "files": files}).save(folder)
+    if not complete:
+        (folder / "weights").unlink()
     return folder
 
 

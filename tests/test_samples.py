@@ -16,6 +16,7 @@ from lft.plan.deepspeed_config import ZeroStrategy, deepspeed_config
 from lft.plan.strategy import possible_strategies
 from lft.plan.topology import choose_topology
 from tests.conftest import REPOSITORY
+from tests.plan.test_plan import settings
 
 FOLDER = "launch_configs"
 GPU = Gpu(token="0", name="A100", memory_bytes=40 * 2**30, computes_bf16=True)
@@ -69,7 +70,7 @@ def generated(name: str) -> str:
         return json.dumps(deepspeed_config(DEEPSPEED[name], batch, "bf16", max_grad_norm=1.0), indent=1) + "\n"
     machine, launch, precision = SAMPLES[name]
     topology = choose_topology(launch, machine)
-    strategy = possible_strategies(launch, machine, topology)[0]
+    strategy = possible_strategies(settings(launch=launch.model_dump()), machine, topology)[0]
     return accelerate_yaml(strategy, topology, precision, f"{FOLDER}/deepspeed-{strategy}.json")
 
 

@@ -7,10 +7,10 @@ import sys
 
 import click
 
-from lft.cli.planning import plan_here
-from lft.cli.present import RunDisplay, show_outcome, show_plan
+from lft.cli.continuing import AUTO, Intent, intend, refuse_running
+from lft.cli.work import work
 from lft.core.allocation import SlurmAllocation, node_names
-from lft.core.errors import BUG, LftError, PreflightError
+from lft.core.errors import BUG, LftError, PreflightError, StoppedError
 from lft.core.files import write_text
 from lft.core.gpus import find_gpus
 from lft.core.network import shared_address
@@ -18,20 +18,18 @@ from lft.core.rank import environment_for_steps
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import to_yaml
-from lft.launch.agent import Agent
 from lft.launch.company import InJob
-from lft.launch.follow import is_trained
 from lft.launch.follower import follow
-from lft.launch.resuming import resume_point
 from lft.launch.stopping import StopRequests
 from lft.launch.team import Member, Team
 from lft.launch.time_limit import TimeLimit
-from lft.plan.launch_plan import LaunchPlan
 from lft.plan.nodes import in_step, refuse_wrong_step
-from lft.plan.sbatch_script import JobShape, srun_options
+from lft.plan.sbatch_script import SETTINGS, JobShape, srun_options
 
 
-def launch_in_job(settings: RunSettings, allocation: SlurmAllocation) -> int:
+def launch_in_job(
+    settings: RunSettings, allocation: SlurmAllocation, resume: str = AUTO, *, explicit: bool = False
+) -> int:
     """This node's part of a run; returns the exit code, which is the first node's on every node."""
     if not allocation.in_step:
         start_step(settings, allocation)
@@ -51,7 +49,7 @@ def launch_in_job(settings: RunSettings, allocation: SlurmAllocation) -> int:
             return follow(team, run_dir, find_gpus(), stop, lambda event: None)
         code = BUG
         try:
-            code = _lead(settings, allocation, team, stop)
+            code = _lead(settings, allocation, team, stop, resume, explicit=explicit)
         except LftError as error:
             code = error.exit_code
             raise
@@ -63,7 +61,7 @@ def launch_in_job(settings: RunSettings, allocation: SlurmAllocation) -> int:
 
 def start_step(settings: RunSettings, allocation: SlurmAllocation) -> None:
     """Become srun, with one agent a node: for the shell of salloc, or of a batch script. Raises PreflightError."""
-    run_file = RunDir(settings.output_dir).slurm / "settings.yaml"
+    run_file = RunDir(settings.output_dir).slurm / SETTINGS
     write_text(run_file, to_yaml(settings))
     launch = settings.launch
     gpus = launch.gpus if isinstance(launch.gpus, int) else allocation.gpus_on_node or 0
@@ -80,25 +78,27 @@ def start_step(settings: RunSettings, allocation: SlurmAllocation) -> None:
         ) from None
 
 
-def _lead(settings: RunSettings, allocation: SlurmAllocation, team: Team, stop: StopRequests) -> int:
-    """Wait for the other nodes, plan, and run the plan with them."""
+def _leave_if_stopped(stop: StopRequests) -> None:
+    if stop.look():
+        raise StoppedError("stopped before all nodes had come; nothing was lost")
+
+
+def _lead(
+    settings: RunSettings,
+    allocation: SlurmAllocation,
+    team: Team,
+    stop: StopRequests,
+    resume: str,
+    *,
+    explicit: bool,
+) -> int:
+    """Wait for the other nodes, decide what is to be done, and do it with them."""
     run_dir = RunDir(settings.output_dir)
+    refuse_running(run_dir)
     limit = TimeLimit(allocation.job_id, run_dir.events / "rank-0.jsonl")
+    team.may_go_on = lambda: _leave_if_stopped(stop)
     team.wait_for_all(settings.launch.join_timeout_seconds)
-    plan = continued(in_step(plan_here(settings), team.me.address))
-    show_plan(plan)
-    with RunDisplay(plan.local_ranks[0]) as display:
-        agent = Agent(plan, display.observe, InJob(team, allocation.job_id, limit), stop)
-        outcome = agent.benchmark() if is_trained(run_dir) else agent.run()
-    show_outcome(outcome, agent.plan)
-    return outcome.exit_code
-
-
-def continued(plan: LaunchPlan) -> LaunchPlan:
-    """The plan of the next attempt of a run that a job goes on with: from its newest checkpoint, if it has one."""
-    point = resume_point(plan.run_dir)
-    for words in point.left_out:
-        click.echo(f"  left out   {words}")
-    if point.checkpoint is not None:
-        click.echo(f"  resume     from {point.checkpoint.name}")
-    return plan.model_copy(update={"resume_from": point.checkpoint})
+    team.may_go_on = lambda: None
+    intent = intend(settings, resume, explicit=explicit)
+    intent = Intent(in_step(intent.plan, team.me.address), intent.tasks)
+    return work(intent, InJob(team, allocation.job_id, limit), stop)

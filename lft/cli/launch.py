@@ -5,32 +5,35 @@ from typing import Any
 
 import click
 
+from lft.cli.continuing import AUTO, Intent, intend, refuse_running
 from lft.cli.in_job import launch_in_job
-from lft.cli.options import plan_options, settings_from
-from lft.cli.planning import plan_here
-from lft.cli.present import RunDisplay, show_outcome, show_plan
+from lft.cli.options import node_options, plan_options, resume_option, settings_from
+from lft.cli.work import work
 from lft.core.allocation import slurm_allocation
 from lft.core.rank import slurm_variables
-from lft.launch.agent import Agent
-from lft.plan.launch_plan import LaunchPlan
+from lft.core.run_dir import RunDir
+from lft.core.settings import RunSettings
 from lft.plan.nodes import on_node
 
 
 @click.command("launch")
 @plan_options
-@click.option("--rdzv", metavar="HOST:PORT", help="Several nodes without a scheduler: where rank 0 will listen.")
-@click.option("--node-rank", metavar="K", type=int, help="With --rdzv: which of the nodes this one is, from 0.")
+@resume_option
+@node_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--explicit", is_flag=True, hidden=True)  # for batch scripts: go on as lft resume does
 def command(
     run_file: Path | None,
     demo: bool,
     sets: tuple[str, ...],
+    resume: str,
     rdzv: str | None,
     node_rank: int | None,
     dry_run: bool,
+    explicit: bool,
     **flags: Any,
 ) -> int:
-    """Plan, start, watch and finish a run.
+    """Plan, start, watch and finish a run; typed again, go on with it.
 
     Settings come from RUN_FILE (or ./lft.yaml), then from the options.
 
@@ -40,17 +43,21 @@ def command(
     settings = settings_from(run_file, demo, sets, flags)
     allocation = slurm_allocation(slurm_variables())
     if allocation and not dry_run and rdzv is None and (allocation.in_step or settings.launch.nodes > 1):
-        return launch_in_job(settings, allocation)
-    return carry_out(on_node(plan_here(settings), node_rank, rdzv), dry_run=dry_run)
+        return launch_in_job(settings, allocation, resume, explicit=explicit)
+    return carry_out(settings, resume, node_rank, rdzv, explicit=explicit, dry_run=dry_run)
 
 
-def carry_out(plan: LaunchPlan, *, dry_run: bool) -> int:
-    """Show a plan and, but for a dry run, run it to its end; returns the exit code."""
-    show_plan(plan)
-    if dry_run:
-        return 0
-    with RunDisplay(plan.local_ranks[0]) as display:
-        agent = Agent(plan, display.observe)
-        outcome = agent.run()
-    show_outcome(outcome, agent.plan)
-    return outcome.exit_code
+def carry_out(
+    settings: RunSettings,
+    resume: str = AUTO,
+    node_rank: int | None = None,
+    rdzv: str | None = None,
+    *,
+    explicit: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Decide what is to be done, show it and, but for a dry run, do it to its end; returns the exit code."""
+    if not dry_run and not node_rank:
+        refuse_running(RunDir(settings.output_dir))
+    intent = intend(settings, resume, explicit=explicit)
+    return work(Intent(on_node(intent.plan, node_rank, rdzv), intent.tasks), dry_run=dry_run)

@@ -21,9 +21,10 @@ VERBS = {
     "logs": "Show what the ranks of a run print.",
     "why": "Tell the whole story of a failure.",
     "stop": "Let a run save, and stop it.",
-    "resume": "Go on from a run's newest checkpoint.",
+    "resume": "Go on with a run by its folder alone.",
     "benchmark": "Compare base and tuned model of a finished run again.",
     "upload": "Upload a finished run's adapter to the Hugging Face Hub.",
+    "selftest": "Try on this machine what a long run relies on.",
     "schema": "Print the run file's JSON Schema, for editors.",
 }
 """Verb -> its line in --help, kept here so that --help imports no verb."""

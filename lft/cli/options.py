@@ -62,6 +62,18 @@ _JOB = (
     click.option("--partition", metavar="NAME", help="Partition to submit to."),
     click.option("--account", metavar="NAME", help="Account to charge."),
 )
+_RESUME = (
+    click.option(
+        "--resume",
+        metavar="auto|never|PATH",
+        default="auto",
+        help="Go on from the newest checkpoint; begin anew; or go on from this one, whatever has changed.",
+    ),
+)
+_NODES = (
+    click.option("--rdzv", metavar="HOST:PORT", help="Several nodes without a scheduler: where rank 0 will listen."),
+    click.option("--node-rank", metavar="K", type=int, help="With --rdzv: which of the nodes this one is, from 0."),
+)
 
 
 def plan_options(function: Function) -> Function:
@@ -82,6 +94,16 @@ def resume_options(function: Function) -> Function:
 def job_options(function: Function) -> Function:
     """Add the options that only a SLURM job has; its other settings are --set slurm.NAME=VALUE."""
     return _with(_JOB, function)
+
+
+def resume_option(function: Function) -> Function:
+    """Add --resume, which says from where a launch starts."""
+    return _with(_RESUME, function)
+
+
+def node_options(function: Function) -> Function:
+    """Add those by which nodes find each other without a scheduler."""
+    return _with(_NODES, function)
 
 
 def _with(options: Sequence[Callable[[Function], Function]], function: Function) -> Function:

@@ -18,7 +18,8 @@ from rich.text import Text
 
 from lft.core.errors import DONE, NEXT, TRAINING
 from lft.core.events import Event
-from lft.core.words import clock, counted, rank_names
+from lft.core.throughput import Speed, speed
+from lft.core.words import clock, rank_names
 from lft.launch.agent import LAUNCHER
 from lft.launch.outcome import Failure, Outcome
 from lft.plan.commands import command_line, other_launchers
@@ -108,8 +109,8 @@ class RunDisplay:
         self._facts: dict[str, Any] = {}
         self._stage = ""
         self._said = time.monotonic()
-        self._first: tuple[int, float] | None = None
-        """The first step of this stage that was told, and when: a resumed run begins in the middle."""
+        self._first: Event | None = None
+        """The first step of this stage that was told: a resumed run begins in the middle."""
         self._warnings: dict[str, set[int]] = {}
         self._warned: set[str] = set()
 
@@ -125,19 +126,19 @@ class RunDisplay:
 
     def observe(self, event: Event) -> None:
         """Show one event of the rank shown; other ranks are heard when they warn, each warning once, and when they fail."""
-        show: dict[str, Callable[[dict[str, Any]], None]] = {
+        show: dict[str, Callable[[Event], None]] = {
             "stage": self._show_stage,
-            "notice": lambda data: _line(self.console, f"  {data['line']}"),
-            "total": self._facts.update,
-            "log": self._facts.update,
+            "notice": lambda event: _line(self.console, f"  {event.data['line']}"),
+            "total": lambda event: self._facts.update(event.data),
+            "log": lambda event: self._facts.update(event.data),
             "step": self._show_step,
-            "saved": lambda data: _line(self.console, f"  saved      checkpoint-{data['step']}"),
+            "saved": lambda event: _line(self.console, f"  saved      {_saved(event.data)}"),
         }
         if event.kind == "warning":
             self._warnings.setdefault(event.data["line"], set()).add(int(event.writer.removeprefix("rank-")))
         elif event.writer in (self._shown, LAUNCHER) and event.kind in show:
             self._tell_warnings()
-            show[event.kind](event.data)
+            show[event.kind](event)
 
     def _tell_warnings(self) -> None:
         """One line for each new warning, with the ranks that have given it so far."""
@@ -145,15 +146,15 @@ class RunDisplay:
             _line(self.console, f"  warning    {rank_names(self._warnings[line])}: {line}")
         self._warned |= self._warnings.keys()
 
-    def _show_stage(self, data: dict[str, Any]) -> None:
+    def _show_stage(self, event: Event) -> None:
         self._end_bar()
-        self._stage, self._facts, self._first = data["name"], {}, None
-        _line(self.console, f"  stage      {data['name']}")
+        self._stage, self._facts, self._first = event.data["name"], {}, None
+        _line(self.console, f"  stage      {self._stage}")
 
-    def _show_step(self, data: dict[str, Any]) -> None:
-        step, total = data["step"], data["total"]
+    def _show_step(self, event: Event) -> None:
+        step, total = event.data["step"], event.data["total"]
         line = f"{self._stage} step {step}/{total}"
-        facts = self._describe(step, total)
+        facts = self._describe(event)
         if self.console.is_terminal:
             if self._task is None:
                 self._task = self._progress.add_task(line, total=total, facts=facts)
@@ -162,19 +163,19 @@ class RunDisplay:
             self._said = time.monotonic()
             _line(self.console, f"  {line}  {facts}")
 
-    def _describe(self, step: int, total: int) -> str:
-        """Loss, speed and time left, as far as they are known."""
-        now = time.monotonic()
-        self._first = self._first or (step, now)
-        steps, seconds = step - self._first[0], max(now - self._first[1], 1e-9)
+    def _describe(self, event: Event) -> str:
+        """Loss, speed, memory and time left, as far as they are known."""
+        self._first = self._first or event
+        steps, seconds = event.data["step"] - self._first.data["step"], event.time - self._first.time
         parts = []
         if "loss" in self._facts:
             parts.append(f"loss {self._facts['loss']:.3f}")
-        if steps > 0 and "tokens_per_step" in self._facts:
-            parts.append(f"{self._facts['tokens_per_step'] * steps / seconds:,.0f} tok/s")
-        if steps > 0:
-            parts.append(f"eta {clock(seconds / steps * (total - step))}")
-        return "  ".join(parts)
+        if steps > 0 and seconds > 0:
+            parts.append(speed(event.data, self._first.data, seconds, self._facts.get("peak_flops")).describe())
+            if "memory_bytes" in event.data:
+                parts.append(f"mem {event.data['memory_bytes'] / 1e9:.1f} GB")
+            parts.append(f"eta {clock(seconds / steps * (event.data['total'] - event.data['step']))}")
+        return "  ".join(filter(None, parts))
 
     def _end_bar(self) -> None:
         if self._task is not None:
@@ -226,10 +227,9 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
         _show_failure(console, outcome, outcome.failure, plan)
     elif outcome.exit_code != DONE:
         _line(console, f"  stopped    {outcome.stopped}; in {output_dir}")
-        is_trained = plan.attempt_dir.report("train", 0).exists()
-        again = shlex.join(["lft", "benchmark" if is_trained else "resume", str(output_dir)])
-        if plan.topology.nodes > 1 and not is_trained and not plan.shares_folder:
-            again = "the same command on every node; it starts from the first step"
+        if outcome.took:
+            _line(console, f"  ended      {outcome.took}")
+        again = shlex.join(["lft", "resume", str(output_dir)])
         _line(console, f"  next       {outcome.next_step or again}")
     elif outcome.stopped:
         _line(console, f"  done       {outcome.stopped}")
@@ -285,14 +285,15 @@ def brief(traceback: str) -> str:
 def _show_report(console: Console, report: dict[str, Any]) -> None:
     training, benchmark = report["training"], report["benchmark"]
     if training:
-        peaks = training["peak_memory_bytes_by_rank"]
-        _line(
-            console,
-            f"  trained    {training['steps']} steps in {clock(training['seconds'])}, "
-            f"{training['tokens_per_second']:,.0f} tokens/s over {counted(len(peaks), 'rank')}, "
-            f"peak memory {max(peaks) / 2**30:.1f} GiB a rank, "
+        peaks, predicted = training["peak_memory_bytes_by_rank"], training["predicted_memory_bytes"]
+        foreseen = f" ({predicted / 1e9:.1f} predicted)" if predicted else ""
+        facts = [
+            f"{training['steps']} steps in {clock(training['seconds'])}",
+            Speed.model_validate(training, extra="ignore").describe(),
+            f"peak memory {max(peaks) / 1e9:.1f} GB a rank{foreseen}",
             f"{training['trainable_parameters']:,} of {training['parameters']:,} parameters",
-        )
+        ]
+        _line(console, f"  trained    {', '.join(filter(None, facts))}")
     if benchmark:
         console.print(_scores(benchmark))
         console.print(_samples(benchmark["samples"]))
@@ -326,6 +327,11 @@ def _samples(samples: list[dict[str, str]]) -> Table:
     for sample in samples:
         table.add_row(*(escape(sample[key]) for key in ("prompt", "reference", "base", "tuned")))
     return table
+
+
+def _saved(data: dict[str, Any]) -> str:
+    """`checkpoint-8 in 0.4 s`."""
+    return f"checkpoint-{data['step']}" + (f" in {data['seconds']:.1f} s" if "seconds" in data else "")
 
 
 def _line(console: Console, text: str) -> None:

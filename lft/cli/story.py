@@ -2,6 +2,7 @@
 
 import shlex
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 from lft.core.errors import DONE, EXIT_CODES, FORCED
@@ -56,8 +57,9 @@ def told_end(outcome: Outcome) -> str:
         what = first_line(report.message) or report.error_class or "it left no word"
         place = told_place(report, outcome.failure.ranks)
         return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.problems])
-    what = ": ".join(filter(None, [outcome.because, outcome.stopped]))
-    return f"ended ({code}, {told_code(outcome.exit_code)})" + (f": {what}" if what else "")
+    return f"ended ({code}, {told_code(outcome.exit_code)})" + (
+        f": {'; '.join(filter(None, (outcome.stopped, outcome.took)))}" if outcome.stopped else ""
+    )
 
 
 def told_code(code: int) -> str:
@@ -85,8 +87,9 @@ def told_progress(progress: Progress) -> str:
     parts = [progress.stage + _of_steps(progress.step, progress.total)]
     if pace.loss is not None:
         parts.append(f"loss {pace.loss:.3g}")
-    if pace.tokens_per_second is not None:
-        parts.append(f"{pace.tokens_per_second:,.0f} tok/s")
+    parts += [words for words in pace.describe().split("  ") if words]
+    if pace.memory_bytes is not None:
+        parts.append(f"mem {pace.memory_bytes / 1e9:.1f} GB")
     if pace.eta_seconds is not None:
         parts.append(f"eta {clock(pace.eta_seconds)}")
     quiet = seconds_since(progress.heard_ns) if progress.heard_ns else 0.0
@@ -128,6 +131,14 @@ def next_step(status: RunStatus, output_dir: Path) -> str:
     if newest.outcome is not None and newest.outcome.failure is not None:
         return f"{typed('why', output_dir)}     then: {typed('resume', output_dir)}"
     return typed("resume", output_dir)
+
+
+def finished_lines(output_dir: Path, tasks: Sequence[str]) -> list[str]:
+    """What is said of a run that has trained, and what of it is left."""
+    if tasks:
+        return [f"  trained    the run in {output_dir} has trained; left to do: {', '.join(tasks)}"]
+    again = f"{typed('benchmark', output_dir)}     compares base and tuned model again"
+    return [f"  finished   the run in {output_dir} is done; there is nothing to go on with", f"  next       {again}"]
 
 
 def first_line(text: str) -> str:

@@ -5,9 +5,10 @@ import time
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
-Kind = Literal["stage", "notice", "warning", "total", "step", "log", "saved", "done"]
+Kind = Literal["stage", "notice", "warning", "total", "step", "log", "evaluated", "saved", "done"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,14 @@ class EventWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.writer = path.stem
         self._stream = path.open("a", encoding="utf-8")
+        self._lock = Lock()  # checkpoints are written, and told of, in a thread
 
     def write(self, kind: Kind, **data: Any) -> None:
         """Append one event and flush it, so that a reader sees it at once."""
         event = Event(self.writer, kind, data, time.time())
-        self._stream.write(json.dumps(asdict(event)) + "\n")
-        self._stream.flush()
+        with self._lock:
+            self._stream.write(json.dumps(asdict(event)) + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
         """Close the file; later writes are an error."""

@@ -45,6 +45,7 @@ def folder_aside(folder: Path) -> Iterator[Path]:
         except OSError:
             if not folder.is_dir():
                 raise
+        _sync_names(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -63,6 +64,15 @@ def files_aside(folder: Path) -> Iterator[Path]:
             path.replace(folder / path.name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync_names(folder: Path) -> None:
+    """Put a folder's list of names on the disk: without it a loss of power may undo a rename."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

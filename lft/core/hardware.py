@@ -33,6 +33,8 @@ class Machine(BaseModel):
     unused_gpu: str = ""
     """A GPU that is there and that lft does not train on: an Apple one, whose memory is the machine's."""
     has_deepspeed: bool = False
+    has_bitsandbytes: bool = False
+    has_liger: bool = False
     slurm: SlurmAllocation | None = None
 
     def describe(self) -> str:
@@ -68,6 +70,8 @@ def look_at_machine(root: Path = Path("/")) -> Machine:
         visible_gpus=visible_gpus(),
         unused_gpu=_apple_gpu(),
         has_deepspeed=find_spec("deepspeed") is not None,
+        has_bitsandbytes=find_spec("bitsandbytes") is not None,
+        has_liger=find_spec("liger_kernel") is not None,
         slurm=slurm_allocation(slurm_variables()),
     )
 

@@ -168,6 +168,11 @@ def slurm_variables() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name.startswith("SLURM_")}
 
 
+def started_again_by_scheduler() -> bool:
+    """Whether SLURM has started this job before: it does so again for as long as it is told to."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") not in ("", "0")
+
+
 def cache_folder() -> Path:
     """Where converted models and tokenized data are kept: LFT_CACHE, else lft in the user's cache folder."""
     if CACHE in os.environ:

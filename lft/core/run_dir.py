@@ -1,20 +1,9 @@
 """Every path of a run. The run directory is the contract between launcher, workers and readers."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-MANIFEST = "manifest.json"
-"""Written last into a checkpoint: {"step": steps done, "files": {path: bytes}}."""
-
-
-def is_complete(checkpoint: Path) -> bool:
-    """Whether a checkpoint has its manifest, and every file in it its size."""
-    try:
-        files: dict[str, int] = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))["files"]
-        return bool(files) and all((checkpoint / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
+from lft.core.checkpoints import PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +38,12 @@ class Attempt:
     def report(self, job: str, rank: int) -> Path:
         """What a rank reports when its job is done."""
         return self.folder / "reports" / f"{job}-rank-{rank}.json"
+
+    def reports(self, job: str) -> list[tuple[int, Path]]:
+        """Rank and path of the reports of a job that are there, by rank."""
+        start = f"{job}-rank-"
+        found = [(path.stem.removeprefix(start), path) for path in (self.folder / "reports").glob(f"{start}*.json")]
+        return sorted((int(rank), path) for rank, path in found if rank.isdigit())
 
     def failure(self, rank: int) -> Path:
         """What a rank reports when it fails, written before any clean-up."""
@@ -134,14 +129,22 @@ class RunDir:
         """Exists when the final adapter does: it is moved into place with it."""
         return self.output_dir / "adapter_config.json"
 
+    @property
+    def adapter(self) -> tuple[Path, ...]:
+        """What makes the output directory an adapter, the file that says so first."""
+        return (
+            self.adapter_config,
+            self.output_dir / "adapter_model.safetensors",
+            self.output_dir / "lft.json",
+        )
+
+    def before_attempt(self, number: int) -> Path:
+        """Where checkpoints and adapter are moved that an attempt does not go on from."""
+        return self.run / f"before-attempt-{number}"
+
     def checkpoint(self, step: int) -> Path:
         """Where the checkpoint after `step` steps is."""
-        return self.output_dir / f"checkpoint-{step}"
-
-    def complete_checkpoints(self) -> list[Path]:
-        """Checkpoints with a manifest whose files are all there in full, the newest last."""
-        found = [path for path in self.output_dir.glob("checkpoint-*") if path.name[11:].isdigit()]
-        return sorted(filter(is_complete, found), key=lambda path: int(path.name[11:]))
+        return self.output_dir / f"{PREFIX}{step}"
 
     def attempts(self) -> list[Attempt]:
         """All attempts so far, the first one first."""

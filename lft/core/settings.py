@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from lft.core.paths import expanded, looks_local
+from lft.core.words import INTERVAL
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp", "device-map"]
@@ -26,6 +27,8 @@ NoBool = BeforeValidator(_no_bool)  # after the bounds, which the JSON Schema ot
 Count = Annotated[int, Field(ge=1), NoBool]
 CountOrZero = Annotated[int, Field(ge=0), NoBool]
 NotNegative = Annotated[float, Field(ge=0), NoBool]
+Interval = Annotated[str, Field(pattern=INTERVAL, examples=["10min"])]
+Every = Literal["epoch"] | Count | Interval
 Share = Annotated[float, Field(ge=0, lt=1), NoBool]
 
 
@@ -188,8 +191,29 @@ class TrainingSettings(Section):
     seed: Annotated[int, Field(ge=0, le=2**32 - 1), NoBool] = 42
     """Seed of the order of rows, of the adapter's first values and of dropout."""
 
-    save_every: Literal["epoch"] | Count = "epoch"
-    """When to save a checkpoint: after each epoch, or every so many steps."""
+    save_every: Every = "10min"
+    """When to save a checkpoint: after a time, after so many steps, or after each epoch; and after the last step."""
+
+    keep_last: Count = 3
+    """Checkpoints to keep, the newest; older ones are removed once a new one is written."""
+
+    evaluate_every: Every | None = None
+    """When to measure the loss of the held-out rows: as save_every. Not at all by default."""
+
+    keep_best: bool = False
+    """Also keep the checkpoint with the lowest held-out loss; needs evaluate_every."""
+
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Compute each layer's activations once more instead of keeping them; auto: where the run does not fit without."""
+
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    """AdamW; with its moments in 8 bits; and with those in memory that moves to the CPU when a GPU is full."""
+
+    liger: bool = False
+    """Compute norms, rotary positions and gated activations with Liger's kernels; on NVIDIA and AMD GPUs."""
+
+    label_smoothing: Share = 0.0
+    """Share of the wanted probability that is spread over all tokens; 0 wants the trained token alone."""
 
     group_by_length: bool = True
     """Put rows of similar length into the same step, to pad less; without packing."""

@@ -238,6 +238,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
     if "$ref" in schema.get("items", {}):
         words["array"] = "a list of {source, weight}"
     pattern = f" that matches {schema['pattern']}" if "pattern" in schema else ""
+    if "examples" in schema:
+        pattern = f" such as {schema['examples'][0]}"
     return " ".join([words[schema["type"]], *bounds]) + pattern
 
 

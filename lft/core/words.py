@@ -32,6 +32,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}"
 
 
+INTERVAL = r"^[1-9]\d* ?(s|min|h)$"
+"""A time as it is typed: 90s, 10min, 2 h."""
+
+
+def interval_seconds(text: str) -> int:
+    """The seconds of `10min`, or of another text like INTERVAL."""
+    number = text.rstrip("sminh ")
+    return int(number) * {"s": 1, "min": 60, "h": 3600}[text[len(number) :].strip()]
+
+
 def duration(seconds: float) -> str:
     """`45 s`, `12 min`, `3 h`, `2 days`: no more digits than a reader needs."""
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
@@ -46,6 +56,13 @@ def rounded(number: int) -> str:
         if number >= size:
             return f"{number / size:.3g} {letter}"
     return str(number)
+
+
+def about(number: float) -> str:
+    """A number to three digits, in full: `12,500`, `745`, `8.3`."""
+    if number < 10:
+        return f"{number:.2g}"
+    return f"{round(number, 3 - len(str(int(number)))):,.0f}"
 
 
 def percent(part: float, whole: float) -> str:

@@ -7,34 +7,39 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lft.core.beat import Beat, Heart
+from lft.core.beat import Heart
 from lft.core.errors import BUG, DONE, FORCED, HANG, OUT_OF_MEMORY, SAVED, STOPPED, PreflightError, UploadError
 from lft.core.events import Event
 from lft.core.files import write_text
 from lft.core.hardware import look_at_machine
 from lft.core.model_facts import read_model_facts
 from lft.core.order import STOPPED_EARLY, Job, WorkerReport
+from lft.core.rank import started_again_by_scheduler
 from lft.core.run_dir import Attempt
 from lft.core.run_lock import alone
 from lft.core.settings import RunSettings
 from lft.core.words import rank_names
 from lft.launch.company import Alone
-from lft.launch.node_job import WORKING, Around, do_job
+from lft.launch.follow import is_trained, training_attempts
+from lft.launch.node_job import Around, do_job
 from lft.launch.outcome import Outcome
 from lft.launch.ranks import POLL_SECONDS
-from lft.launch.restart import Brake, may_pass, next_step
-from lft.launch.resuming import resume_point
+from lft.launch.remaining import TASKS, Task
+from lft.launch.restart import Brake, after_stop, may_pass, next_step
+from lft.launch.resuming import brake_of, resume_point, set_aside, steps_done
 from lft.launch.stopping import StopRequests
 from lft.launch.supervisor import Ended
-from lft.launch.triage import find_failure
+from lft.launch.triage import find_failure, is_cause
+from lft.plan.adviser import next_that_fits
 from lft.plan.launch_plan import LaunchPlan
-from lft.plan.strategy import SmallerRun, next_that_fits
+from lft.plan.smaller import SmallerRun
 from lft.publish.report import Report, write_report
 
 Observer = Callable[[Event], None]
@@ -60,25 +65,58 @@ class Agent:
     def run(self) -> Outcome:
         """Train, with restarts; benchmark, report, upload. What comes after training cannot fail the run."""
         with alone(self.plan.run_dir), self.stop.listening():
-            brake, restarts = Brake(), self.plan.settings.launch.restarts
+            self._refuse_used_attempt()
+            brake, restarts = brake_of(self.plan.run_dir), self.plan.settings.launch.restarts
             while True:
+                self._set_aside()
                 with self._recorded() as record:
-                    outcome = record(self._verdict(self._job("train") or self._finish()))
-                brake.note(self._steps_done())
-                if outcome.failure is None or not may_pass(outcome.failure.report) or restarts == 0:
+                    outcome = record(self.company.verdict(self._job("train") or self._finish(self._all_tasks())))
+                brake.note(steps_done(self.attempt))
+                is_job = self.company.continues_by_itself or started_again_by_scheduler()
+                if brake.holds and outcome.exit_code == SAVED and is_job:
+                    return self._braked(outcome, brake)
+                if outcome.failure is None or outcome.exit_code == SAVED:
+                    return outcome
+                if not may_pass(outcome.failure.report) or restarts == 0:
                     return outcome
                 if brake.holds:
                     return self._braked(outcome, brake)
                 restarts -= 1
                 self._start_again(outcome, restarts)
 
+    def finish(self, tasks: Sequence[Task]) -> Outcome:
+        """Do what is left of a run that has trained."""
+        with alone(self.plan.run_dir), self.stop.listening(), self._recorded(trains=False) as record:
+            return record(self.company.verdict(self._finish(tasks)))
+
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
-        with alone(self.plan.run_dir), self.stop.listening(), self._recorded() as record:
-            return record(self._verdict(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report())))
+        with alone(self.plan.run_dir), self.stop.listening(), self._recorded(trains=False) as record:
+            return record(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report()))
 
-    def _verdict(self, outcome: Outcome) -> Outcome:
-        return self.company.verdict(self.plan.run_dir, outcome)
+    def _refuse_used_attempt(self) -> None:
+        """The plan was made before the lock was taken: another launch may have come and gone in between."""
+        if self.attempt.launcher.exists():
+            raise PreflightError(
+                f"another launch has used {self.plan.settings.output_dir} while this one was planned",
+                next_step="type the same command again",
+            )
+
+    def _set_aside(self) -> None:
+        plan = self.plan
+        if plan.node > 0:
+            return
+        try:
+            folder = set_aside(plan.run_dir, plan.attempt, plan.resume_from)
+        except OSError as error:
+            raise _unwritable(plan.settings.output_dir, error) from None
+        if folder:
+            self._say(f"moved      what this attempt does not go on from: {folder}")
+
+    def _all_tasks(self) -> tuple[Task, ...]:
+        settings = self.plan.settings
+        wanted = {"benchmark": settings.has_benchmark, "report": True, "upload": bool(settings.upload.repo_name)}
+        return tuple(task for task in TASKS if wanted[task])
 
     def _start_again(self, outcome: Outcome, left: int) -> None:
         """Make the plan of the next attempt, from the last complete checkpoint."""
@@ -99,25 +137,21 @@ class Agent:
         braked = outcome.model_copy(update={"exit_code": HANG, "problems": (f"not started again: {words}",)})
         return self._kept(braked)
 
-    def _steps_done(self) -> int:
-        """How many steps of the run the newest attempt has reached."""
-        beats = (Beat.load(self.attempt.beat(rank)) for rank in self.plan.local_ranks)
-        return max((beat.step or 0 for beat in beats if beat is not None and beat.stage in WORKING), default=0)
-
-    def _finish(self) -> Outcome:
+    def _finish(self, tasks: Sequence[Task]) -> Outcome:
         settings = self.plan.settings
         if self.plan.node > 0:
             return Outcome(exit_code=DONE, stopped="trained; the adapter is on node 0")
         problems: list[str] = []
-        if settings.has_benchmark:
+        if "benchmark" in tasks:
             ended = self._job("benchmark")
             if ended is not None and ended.failure is None:
                 return ended
             if ended is not None and ended.failure is not None:
                 reason = ended.failure.report.message
                 problems.append(f"benchmark failed: {reason}; again: lft benchmark {settings.output_dir}")
-        report, uploaded, again = self._report(), "", shlex.join(["lft", "upload", str(settings.output_dir)])
-        if settings.upload.repo_name:
+        report = self._report() if "report" in tasks else None
+        uploaded, again = "", shlex.join(["lft", "upload", str(settings.output_dir)])
+        if "upload" in tasks:
             try:
                 uploaded = self._upload()
             except UploadError as error:
@@ -158,7 +192,9 @@ class Agent:
 
         run_dir, settings = self.plan.run_dir, self.plan.settings
         trained = self._metrics("train", run_dir.attempts())
-        report = write_report(run_dir, settings, trained, self._metrics("benchmark", [self.attempt]))
+        predicted = self.plan.memory.total if self.plan.memory else None
+        since = [attempt for attempt in run_dir.attempts() if attempt.number >= training_attempts(run_dir)[0].number]
+        report = write_report(run_dir, settings, trained, self._metrics("benchmark", since), predicted)
         write_card(settings.output_dir, settings.upload.repo_name)
         return report
 
@@ -174,17 +210,19 @@ class Agent:
         ended, was_working = do_job(plan, job, around)
         elsewhere = self.company.failures(plan)
         is_done = all(exit_.code == DONE and not exit_.too_early for exit_ in ended.exits)
-        # a rank may have heard of a stop from another node's
-        is_stopped = bool(self.stop.received) or any(exit_.code == SAVED for exit_ in ended.exits)
-        if is_stopped and (job == "train" or not is_done):
+        # ranks may have been signalled, and this process not
+        by_ranks = any(exit_.code == SAVED for exit_ in ended.exits)
+        by_ranks = by_ranks and not elsewhere and not any(is_cause(exit_, attempt) for exit_ in ended.exits)
+        if by_ranks or (self.stop.received and (job == "train" or not is_done)):
             words = "stopped after training; the adapter is saved" if is_done else STOPPED_EARLY[job]
             return self._stopped(ended, words, was_working=was_working)
         failure = find_failure(ended, attempt, elsewhere)
         if failure is None:
             return None
         code = failure.report.exit_code
-        smaller = self._smaller_run() if code == OUT_OF_MEMORY else None
-        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
+        checkpoint = resume_point(plan.run_dir).checkpoint
+        smaller = self._smaller_run(failure.report, checkpoint) if code == OUT_OF_MEMORY else None
+        again = next_step(failure.report, plan, checkpoint, smaller)
         return Outcome(exit_code=code, failure=failure, next_step=again)
 
     def _observe(self, event: Event) -> None:
@@ -197,15 +235,16 @@ class Agent:
             self.stop.ask(reason)
         if self.stop.received and not self._told_stop:
             self._told_stop = True
-            why = f", {reason}" if reason else ""
-            self._say(f"stopping   after this step{why}; once more (Ctrl-C, SIGTERM, lft stop --now) stops at once")
+            why = f", since {reason}" if reason else ""
+            self._say(f"stopping   after this step{why}; Ctrl-C once more, or lft stop --now, stops at once")
 
-    def _smaller_run(self) -> SmallerRun | None:
-        plan = self.plan
-        model = read_model_facts(plan.settings.model)
-        return next_that_fits(
-            plan.settings, plan.strategy, plan.topology, plan.memory, plan.precision, look_at_machine(), model
-        )
+    def _smaller_run(self, report: WorkerReport, checkpoint: Path | None) -> SmallerRun | None:
+        """The next plan that fits; in the strategy of the checkpoint, where there is one."""
+        model = read_model_facts(self.plan.settings.model)
+        # on a GPU the report knows what the process held of the machine's memory, not of the GPU's
+        held_bytes = report.memory_bytes if self.plan.topology.device == "cpu" else 0
+        same_strategy = checkpoint is not None
+        return next_that_fits(self.plan, look_at_machine(), model, same_strategy=same_strategy, held_bytes=held_bytes)
 
     def _stopped(self, ended: Ended, words: str, *, was_working: bool) -> Outcome:
         """The outcome of a stop: 128 + signal where a step was lost, else 130 or 75, with what the ranks say of it."""
@@ -216,20 +255,25 @@ class Agent:
             if len(received) < 2:
                 seconds = self.plan.settings.launch.grace_seconds
                 lost = f"{rank_names(slow)} did not stop within {seconds:g} s and had to be killed; this step was not saved"
-            return Outcome(
-                exit_code=FORCED + (received or [signal.SIGTERM])[-1], stopped=lost, because=self.stop.because
-            )
+            number = received[-1] if received else signal.SIGTERM
+            return Outcome(exit_code=FORCED + number, stopped=lost, next_step=self._after_stop())
         said = [WorkerReport.load(path).message for path in sorted(self.attempt.failure(0).parent.glob("rank-*.json"))]
-        return Outcome(exit_code=self._stop_code, stopped=said[0] if said else words, because=self.stop.because)
+        return Outcome(exit_code=self._stop_code, stopped=said[0] if said else words, next_step=self._after_stop())
+
+    def _after_stop(self) -> str:
+        run_dir = self.plan.run_dir
+        return after_stop(self.plan, resume_point(run_dir).checkpoint, is_trained=is_trained(run_dir))
 
     @contextmanager
-    def _recorded(self) -> Iterator[Callable[[Outcome], Outcome]]:
+    def _recorded(self, *, trains: bool = True) -> Iterator[Callable[[Outcome], Outcome]]:
         """Write who makes the attempt and, through what is yielded, how it ended; also where lft itself fails."""
-        self._write_files()
+        self._write_files(trains=trains)
         outcomes: list[Outcome] = []
 
         def record(outcome: Outcome) -> Outcome:
             outcomes.append(outcome)
+            if outcome.stopped and self.stop.received:
+                outcome = outcome.model_copy(update={"took": self.stop.took()})
             return self._kept(outcome)
 
         try:
@@ -249,17 +293,16 @@ class Agent:
             return outcome.model_copy(update={"problems": (*outcome.problems, problem)})
         return outcome
 
-    def _write_files(self) -> None:
+    def _write_files(self, *, trains: bool) -> None:
         output_dir = self.plan.settings.output_dir
         who = {"pid": os.getpid(), "host": socket.gethostname(), "started_ns": time.time_ns(), "node": self.plan.node}
         try:
             for name, text in self.plan.files().items():
-                write_text(output_dir / name, text)
+                if trains or output_dir / name != self.attempt.order("train"):
+                    write_text(output_dir / name, text)
             write_text(self.attempt.launcher, json.dumps(who))
         except OSError as error:
-            raise PreflightError(
-                f"{output_dir} cannot be written: {error.strerror}", next_step="choose another --output-dir"
-            ) from None
+            raise _unwritable(output_dir, error) from None
 
     def _metrics(self, job: Job, attempts: list[Attempt]) -> list[dict[str, Any]]:
         """What the ranks measured, rank 0 first, in the newest of `attempts` in which this node finished the job.
@@ -267,13 +310,17 @@ class Agent:
         Ranks of other nodes are left out where they do not share the folder.
         """
         for attempt in reversed(attempts):
-            paths = [attempt.report(job, rank) for rank in range(self.plan.topology.ranks)]
+            paths = [path for rank, path in attempt.reports(job)]
             try:
-                if all(paths[rank].exists() for rank in self.plan.local_ranks):
-                    return [WorkerReport.load(path).metrics for path in paths if path.exists()]
+                if attempt.report(job, self.plan.local_ranks[0]) in paths:
+                    return [WorkerReport.load(path).metrics for path in paths]
             except ValidationError:  # damaged since
                 continue
         return []
+
+
+def _unwritable(output_dir: Path, error: OSError) -> PreflightError:
+    return PreflightError(f"{output_dir} cannot be written: {error.strerror}", next_step="choose another --output-dir")
 
 
 def upload(settings: RunSettings) -> str:

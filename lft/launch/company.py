@@ -5,13 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lft.core.beat import Beat
-from lft.core.errors import FORCED, HANG, SAVED, STOPPED
+from lft.core.errors import FORCED, SAVED, STOPPED
 from lft.core.events import Event
 from lft.core.order import Job, WorkerReport
-from lft.core.run_dir import Attempt, RunDir
-from lft.launch.follow import read_beats
 from lft.launch.outcome import Outcome
-from lft.launch.restart import Brake
 from lft.launch.slurm import find_job
 from lft.launch.team import Team
 from lft.launch.time_limit import TimeLimit
@@ -19,12 +16,15 @@ from lft.launch.triage import all_reports
 from lft.plan.launch_plan import LaunchPlan
 
 SECONDS_BETWEEN_LOOKS = 1.0
-AFTER_TRAINING = 2**40
-"""Steps of a benchmark come after all steps of training."""
 
 
 class Alone:
     """Nobody else."""
+
+    @property
+    def continues_by_itself(self) -> bool:
+        """Whether exit code 75 is enough for the run to go on."""
+        return False
 
     def begin(self, plan: LaunchPlan, job: Job) -> None:
         """A job begins; its files are written."""
@@ -44,8 +44,8 @@ class Alone:
         """This node's part of the job has ended; waits for the others', and returns what failed there."""
         return []
 
-    def verdict(self, run_dir: RunDir, outcome: Outcome) -> Outcome:
-        """The outcome of an attempt, as what decides whether the job is continued."""
+    def verdict(self, outcome: Outcome) -> Outcome:
+        """The outcome of an attempt, with the exit code that decides whether a job is continued."""
         return outcome
 
 
@@ -59,6 +59,11 @@ class InJob(Alone):
     _lost: list[int] = field(default_factory=list)
     _gave_up: Callable[[], bool] = lambda: False
 
+    @property
+    def continues_by_itself(self) -> bool:
+        """The batch script requeues the job."""
+        return True
+
     def begin(self, plan: LaunchPlan, job: Job) -> None:
         """Have the other nodes begin too."""
         self.team.begin(plan.attempt, job)
@@ -71,7 +76,7 @@ class InJob(Alone):
 
     def reason_to_stop(self) -> str:
         """The time limit."""
-        return "the time limit is near" if self.limit.is_near() else ""
+        return "the time limit came near" if self.limit.is_near() else ""
 
     def has_given_up(self) -> bool:
         """Whether another node has said that the job failed there, or is gone."""
@@ -89,31 +94,14 @@ class InJob(Alone):
             reports.append(self.team.loss(self._lost, first, beat.step if beat else None))
         return reports
 
-    def verdict(self, run_dir: RunDir, outcome: Outcome) -> Outcome:
-        """Continue (75) after a lost node, or a stop that nobody meant to last, as long as steps are made."""
+    def verdict(self, outcome: Outcome) -> Outcome:
+        """Go on (75) after a lost node, or a stop that nobody meant to last; a job that was cancelled stays so (130)."""
         code = outcome.exit_code
         is_forced = outcome.failure is None and code > FORCED and code != STOPPED
         if code != SAVED and not is_forced and not self._lost:
             return outcome
         job = find_job(self.job_id)
-        if job is not None and job.is_ended_by_hand:
-            return outcome.model_copy(update={"exit_code": STOPPED, "because": "scancel"})
-        brake = Brake()
-        for attempt in run_dir.attempts():
-            brake.note(steps_reached(attempt))
-        if brake.holds:
-            words = f"{brake.without_a_step} lives of the job in a row got no further than step {brake.farthest}"
-            problems = (*outcome.problems, f"not requeued: {words}")
-            return outcome.model_copy(update={"exit_code": HANG, "problems": problems})
-        return outcome.model_copy(update={"exit_code": SAVED})
-
-
-def steps_reached(attempt: Attempt) -> int:
-    """How far an attempt has come, counted from the run's first step."""
-    beats = read_beats(attempt).values()
-    trained = max((beat.step or 0 for beat in beats if beat.stage == "training"), default=0)
-    answered = max((beat.step or 0 for beat in beats if beat.stage == "answering"), default=0)
-    return AFTER_TRAINING + answered if attempt.report("train", 0).exists() else trained
+        return outcome.model_copy(update={"exit_code": STOPPED if job and job.is_ended_by_hand else SAVED})
 
 
 def seldom(ask: Callable[[], bool]) -> Callable[[], bool]:

@@ -13,9 +13,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lft.core.beat import Beat
+from lft.core.checkpoints import complete, folders
 from lft.core.errors import SettingsError
-from lft.core.order import WorkerOrder, WorkerReport
+from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
+from lft.core.settings import RunSettings
 from lft.launch.outcome import Outcome
 from lft.launch.pace import Pace, read_pace
 from lft.launch.submission import job_ids
@@ -141,7 +143,7 @@ def read_status(run_dir: RunDir) -> RunStatus:
     attempts = run_dir.attempts()[::-1]
     newest = _attempt_status(attempts[0], alive)
     earlier = [_attempt_status(attempt, alive=False) for attempt in attempts[1:]]
-    complete, incomplete = checkpoints(run_dir)
+    whole, incomplete = checkpoints(run_dir)
     return RunStatus(
         output_dir=run_dir.output_dir,
         is_alive=alive,
@@ -149,27 +151,26 @@ def read_status(run_dir: RunDir) -> RunStatus:
         has_benchmark=_has_benchmark(attempts[0]),
         attempts=(newest, *earlier),
         progress=None if newest.state == "ended" else _progress(run_dir, attempts[0], newest.launcher),
-        checkpoints=tuple(path.name for path in complete),
+        checkpoints=tuple(path.name for path in whole),
         incomplete=tuple(path.name for path in incomplete),
     )
 
 
 def checkpoints(run_dir: RunDir) -> tuple[list[Path], list[Path]]:
     """The complete checkpoints of a run, and the others; each with the newest last."""
-    complete = run_dir.complete_checkpoints()
-    found = [path for path in run_dir.output_dir.glob("checkpoint-*") if path.name[11:].isdigit()]
-    others = set(found) - set(complete)
-    return complete, sorted(others, key=lambda path: int(path.name[11:]))
+    whole = complete(run_dir.output_dir)
+    return whole, [path for path in folders(run_dir.output_dir) if path not in whole]
 
 
 def training_attempts(run_dir: RunDir) -> list[Attempt]:
-    """The attempts that train, the newest first; one that was told to benchmark without having trained does not."""
+    """The attempts that were told to train, the newest first."""
+    return [attempt for attempt in reversed(run_dir.attempts()) if attempt.order("train").exists()]
 
-    def trains(attempt: Attempt) -> bool:
-        only_benchmarks = attempt.order("benchmark").exists() and not attempt.report("train", 0).exists()
-        return attempt.order("train").exists() and not only_benchmarks
 
-    return [attempt for attempt in reversed(run_dir.attempts()) if trains(attempt)]
+def is_trained(run_dir: RunDir) -> bool:
+    """Whether the newest attempt that trains has finished training, so that the adapter is its."""
+    training = training_attempts(run_dir)[:1]
+    return any(attempt.report("train", 0).exists() for attempt in training) and run_dir.adapter_config.exists()
 
 
 def apart(beats: Mapping[int, Beat], ranks: int) -> tuple[RankBeat, ...]:
@@ -231,16 +232,11 @@ def _attempt_status(attempt: Attempt, alive: bool) -> AttemptStatus:
     return AttemptStatus(number=attempt.number, state="ended" if outcome else state, launcher=launcher, outcome=outcome)
 
 
-def is_trained(run_dir: RunDir) -> bool:
-    """Whether the newest attempt that trains has finished training: the adapter is its."""
-    training = training_attempts(run_dir)[:1]
-    return any(attempt.report("train", 0).exists() for attempt in training) and run_dir.adapter_config.exists()
-
-
 def _has_benchmark(attempt: Attempt) -> bool:
     try:
-        return WorkerOrder.load(attempt.order("train")).settings.has_benchmark
-    except (OSError, ValueError):
+        settings = json.loads(attempt.plan.read_bytes())["settings"]
+        return RunSettings.model_validate(settings).has_benchmark
+    except (OSError, ValueError, KeyError, TypeError):
         return True
 
 

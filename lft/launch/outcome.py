@@ -36,8 +36,8 @@ class Outcome(BaseModel):
     failure: Failure | None = None
     stopped: str = ""
     """What a stop left behind, in words."""
-    because: str = ""
-    """What asked for the stop: a signal's name, or words."""
+    took: str = ""
+    """How long the stop took: `1.8 s after SIGTERM`."""
     uploaded: str = ""
     problems: tuple[str, ...] = ()
     next_step: str = ""

@@ -4,25 +4,23 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
-
 from lft.core.events import Event, Kind
+from lft.core.throughput import Speed, speed
 
 WINDOW_SECONDS = 60.0
 """Speed is that of the newest steps over this time."""
 BLOCK_BYTES = 2**16
 
 
-class Pace(BaseModel):
+class Pace(Speed):
     """What rank 0 last told of the stage it is in."""
-
-    model_config = ConfigDict(frozen=True)
 
     stage: str = ""
     step: int | None = None
     total: int | None = None
     loss: float | None = None
-    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+    """The most memory that rank 0 has held."""
     eta_seconds: float | None = None
 
 
@@ -81,13 +79,14 @@ def _pace(stage: str, steps: list[Event], facts: dict[str, float]) -> Pace:
     step, total = newest.data["step"], newest.data["total"]
     seconds = newest.time - oldest.time
     steps_per_second = (step - oldest.data["step"]) / seconds if seconds > 0 else 0.0
-    tokens = facts.get("tokens_per_step")
+    how_fast = speed(newest.data, oldest.data, seconds, facts.get("peak_flops"))
     return Pace(
+        **dict(how_fast),
         stage=stage,
         step=step,
         total=total,
         loss=facts.get("loss"),
-        tokens_per_second=tokens * steps_per_second if tokens and steps_per_second else None,
+        memory_bytes=newest.data.get("memory_bytes"),
         eta_seconds=(total - step) / steps_per_second if steps_per_second else None,
     )
 

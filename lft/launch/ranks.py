@@ -13,6 +13,7 @@ from pathlib import Path
 from lft.core.errors import DONE, SAVED
 from lft.core.hardware import out_of_memory_kills
 from lft.core.rank import LAUNCHER_PID, clean_environment
+from lft.core.stop_signals import blocked
 
 POLL_SECONDS = 0.05
 DUMP_SECONDS = 3.0
@@ -91,10 +92,11 @@ class Ranks:
     def start(self, rank: int, argv: list[str], environment: dict[str, str], *, log: Path, report: Path) -> None:
         """Start a rank in a session of its own, so that Ctrl-C reaches only the launcher; output goes to `log`.
 
+        A stop signal waits until the rank listens (`stop_signals.let_through`), however long it imports its libraries.
         The rank is done when it has written `report` and left.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as stream:
+        with log.open("ab") as stream, blocked():
             popen = subprocess.Popen(
                 argv,
                 env=clean_environment() | environment | {LAUNCHER_PID: str(os.getpid())},

@@ -7,7 +7,7 @@ from pathlib import Path
 from lft.core.errors import FORCED, HANG, OUT_OF_MEMORY, RENDEZVOUS, TRAINING
 from lft.core.order import WorkerReport
 from lft.plan.launch_plan import LaunchPlan
-from lft.plan.strategy import SmallerRun
+from lft.plan.smaller import SmallerRun
 
 MOST_ATTEMPTS_WITHOUT_A_STEP = 2
 
@@ -44,15 +44,30 @@ def next_step(report: WorkerReport, plan: LaunchPlan, checkpoint: Path | None, s
 
     `smaller` is the next plan that is predicted to fit, where the model is known.
     """
-    if plan.topology.nodes > 1 and not plan.shares_folder:
-        changes = f" with {smaller or _half(plan)}" if report.exit_code == OUT_OF_MEMORY else ""
-        again = f"the same command on every node{changes}; it starts from the first step"
-        return again if changes or may_pass(report) else ""
-    resume = shlex.join(["lft", "resume", str(plan.settings.output_dir)])
-    whence = f"from {checkpoint.name}" if checkpoint else "from the first step: there is no checkpoint yet"
     if report.exit_code == OUT_OF_MEMORY:
-        return f"{resume} {smaller or _half(plan)}   {whence}"
-    return f"{resume}   {whence}" if may_pass(report) else ""
+        return _again(plan, checkpoint, str(smaller or _half(plan)))
+    return _again(plan, checkpoint) if may_pass(report) else ""
+
+
+def after_stop(plan: LaunchPlan, checkpoint: Path | None, *, is_trained: bool) -> str:
+    """What to type after a stop that was asked for."""
+    if is_trained:
+        return f"{shlex.join(['lft', 'resume', str(plan.settings.output_dir)])}   does what is left after training"
+    return _again(plan, checkpoint)
+
+
+def _again(plan: LaunchPlan, checkpoint: Path | None, changes: str = "") -> str:
+    """How to go on, and from where."""
+    output_dir = plan.settings.output_dir
+    whence = f"from {checkpoint.name}" if checkpoint else "from the first step: there is no checkpoint yet"
+    if plan.topology.nodes == 1 or plan.shares_folder:
+        same = "" if changes else ", or the same command"
+        return f"{shlex.join(['lft', 'resume', str(output_dir)])} {changes}".rstrip() + f"{same}   {whence}"
+    again = "the same command on every node" + (f" with {changes}" if changes else "")
+    if plan.node > 0:
+        return f"{again}; node 0 says from where"
+    shared = f" if all of them see {output_dir}; if not, with --resume never" if checkpoint else ""
+    return f"{again}   {whence}{shared}"
 
 
 def _half(plan: LaunchPlan) -> str:

@@ -1,103 +1,126 @@
-"""Which checkpoint a run goes on from, and whether a plan can."""
+"""Which checkpoint a run goes on from, by which attempt it was written, and what is moved out of its way."""
 
 import json
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lft.core.run_dir import MANIFEST, Attempt, RunDir
-from lft.core.settings import RunSettings, Strategy
-from lft.core.words import counted
-from lft.launch.follow import Launcher, checkpoints, training_attempts
-from lft.plan.launch_plan import LaunchPlan
-
-STAYS = ("model.name", "model.revision", "data", "lora", "training.seed")
-"""What a checkpoint's weights, and the rows it counts as done, depend on: settings and sections."""
-MAY_CHANGE = ("data.max_length",)
-"""But this: out of memory, shorter rows are the way to go on."""
-FORMATS: dict[Strategy, str] = {"single": "whole", "ddp": "whole", "device-map": "whole"}
-"""Strategies whose checkpoints are alike; each of the others has a format of its own, a part for each rank."""
+from lft.core.checkpoints import PREFIX, folders, problem, step_of
+from lft.core.errors import DONE, STOPPED, SettingsError
+from lft.core.run_dir import Attempt, RunDir
+from lft.launch.follow import read_beats, training_attempts
+from lft.launch.outcome import Outcome
+from lft.launch.restart import Brake
 
 
 @dataclass(frozen=True, slots=True)
 class ResumePoint:
-    """The newest checkpoint to go on from, if any, and in words those that are left out."""
+    """The checkpoint to go on from, if any, the attempt that wrote it, and in words those that are left out."""
 
-    checkpoint: Path | None
-    left_out: tuple[str, ...]
-    began: Attempt | None
-    """The newest attempt that started from the first step; None where it is not known."""
+    checkpoint: Path | None = None
+    written_by: Attempt | None = None
+    """None where its run's folder does not tell."""
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def step(self) -> int:
+        """How many steps it has."""
+        return step_of(self.checkpoint) if self.checkpoint else 0
 
 
 def resume_point(run_dir: RunDir) -> ResumePoint:
-    """The newest complete checkpoint since the run last began with its first step.
+    """The newest checkpoint of which every file is what was written.
 
-    A launch on a used folder begins again, perhaps with other settings, and leaves the checkpoints of before in place.
+    What lies in the output directory is the newest attempt's and that of those before it that it goes on from: each attempt
+    moves away what is not (`set_aside`).
     """
-    began = _began(run_dir)
-    launcher = Launcher.load(began.launcher) if began else None
-    began_ns = launcher.started_ns if launcher else 0
-    complete, incomplete = checkpoints(run_dir)
-    own = [path for path in complete if (path / MANIFEST).stat().st_mtime_ns >= began_ns]
-    newest = own[-1] if own else None
-    left_out = [f"{path.name} is of an earlier start of this run" for path in complete if path not in own]
-    left_out += [f"{path.name} is not complete" for path in incomplete]
-    return ResumePoint(newest, tuple(left_out), began)
+    left_out = []
+    for path in _candidates(run_dir):
+        if damage := problem(path):
+            left_out.append(f"{path.name} {damage}")
+        elif (writer := _writer(path)) is None:
+            left_out.append(f"{path.name} is of no attempt known here")
+        else:
+            return ResumePoint(path, writer, tuple(left_out))
+    return ResumePoint(left_out=tuple(left_out))
 
 
-def misfits(checkpoint: Path, before: LaunchPlan, now: LaunchPlan) -> list[str]:
-    """Why `now` cannot go on from a checkpoint of a run that began as `before`, each with the way out. Pure."""
-    return [
-        *_other_settings(checkpoint.name, before.settings, now.settings),
-        *_other_ranks(checkpoint.name, before, now),
-        *_past_the_end(checkpoint.name, now.settings),
-    ]
+def named_point(path: Path) -> ResumePoint:
+    """The checkpoint that is asked for by its folder, or by that of its run. Raises SettingsError where it cannot be used."""
+    path = path.expanduser().absolute()
+    if not path.name.removeprefix(PREFIX).isdigit():
+        point = resume_point(RunDir(path))
+        if point.checkpoint is None:
+            found = f": {'; '.join(point.left_out)}" if point.left_out else ""
+            raise SettingsError([f"--resume {path}  holds no checkpoint to go on from{found}"])
+        return point
+    if damage := problem(path):
+        raise SettingsError([f"--resume {path}  {damage}"])
+    return ResumePoint(path, _writer(path))
 
 
-def _other_settings(name: str, before: RunSettings, now: RunSettings) -> Iterator[str]:
-    earlier = before.by_name()
-    for key, value in now.by_name().items():
-        stays = any(f"{key}.".startswith(f"{kept}.") for kept in STAYS) and key not in MAY_CHANGE
-        if stays and value != earlier[key]:
-            was, asked_for = _typed(earlier[key]), _typed(value)
-            way_out = shlex.join(["--set", f"{key}={was}"])
-            yield f"{key}  is {asked_for}, and {name} was trained with {was}; {way_out}"
+def set_aside(run_dir: RunDir, number: int, start: Path | None) -> Path | None:
+    """Move what attempt `number` does not go on from to a folder of its own, and return that; None where there is nothing.
+
+    That is each checkpoint of a later step than its start and, where it starts from nothing here, the adapter and the report
+    of before. The oldest goes first: if this is interrupted, what is left is still the newest of before. Raises OSError.
+    """
+    goes_on_here = start is not None and start.parent == run_dir.output_dir
+    step = step_of(start) if start and goes_on_here else 0
+    old = [path for path in folders(run_dir.output_dir) if step_of(path) > step]
+    if not goes_on_here:
+        old += [path for path in (run_dir.report, *run_dir.adapter) if path.exists()]
+    folder = run_dir.before_attempt(number)
+    for path in old:
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    return folder if old else None
 
 
-def _other_ranks(name: str, before: LaunchPlan, now: LaunchPlan) -> Iterator[str]:
-    if FORMATS.get(before.strategy, before.strategy) != FORMATS.get(now.strategy, now.strategy):
-        yield (
-            f"launch.strategy  is {now.strategy}, and {name} is in the format of {before.strategy}; "
-            f"--strategy {before.strategy}"
-        )
-    ranks, asked = before.topology.ranks, now.topology.ranks
-    if before.strategy not in FORMATS and ranks != asked:
-        option = "--cpu-procs" if before.topology.device == "cpu" else "--gpus"
-        yield (
-            f"{option}  makes {counted(asked, 'rank')}, and {name} has parts of {ranks}, as {before.strategy} keeps them; "
-            f"{option} {before.topology.ranks_per_node}"
-        )
+def steps_done(attempt: Attempt) -> int:
+    """How many steps of the run an attempt has reached, from its first one on."""
+    beats = read_beats(attempt).values()
+    return max((beat.step or 0 for beat in beats if beat.stage == "training"), default=0)
 
 
-def _past_the_end(name: str, now: RunSettings) -> Iterator[str]:
-    most = now.training.max_steps
-    step = int(name.rpartition("-")[2])
-    if most is not None and step > most:
-        yield f"training.max_steps  is {most}, and {name} is past it; --set training.max_steps={step} or more"
-
-
-def _typed(value: object) -> str:
-    """A value as it is typed after --set."""
-    return value if isinstance(value, str) else json.dumps(value)
-
-
-def _began(run_dir: RunDir) -> Attempt | None:
-    """The newest attempt that started from the first step; None where it is not known."""
+def brake_of(run_dir: RunDir) -> Brake:
+    """What the attempts since the run last began tell of its progress; those that its user stopped tell nothing."""
+    brake, lineage = Brake(), list[Attempt]()
     for attempt in training_attempts(run_dir):
-        try:
-            if json.loads(attempt.order("train").read_bytes()).get("resume_from") is None:
-                return attempt
-        except (OSError, ValueError):
-            continue
+        lineage.append(attempt)
+        if _start(attempt) is None and run_dir.before_attempt(attempt.number).exists():
+            break  # it began anew, and what others had reached was moved away
+    for attempt in reversed(lineage):
+        outcome = Outcome.load(attempt.outcome)
+        was_started = attempt.launcher.exists()
+        if was_started and (outcome is None or outcome.exit_code not in (DONE, STOPPED)):
+            brake.note(steps_done(attempt))
+    return brake
+
+
+def _candidates(run_dir: RunDir) -> Iterator[Path]:
+    """Every folder named like a checkpoint, the newest first; then that of another run from which this one went on."""
+    yield from reversed(folders(run_dir.output_dir))
+    for attempt in training_attempts(run_dir)[:1]:
+        start = _start(attempt)
+        if start and start.parent != run_dir.output_dir and start.is_dir():
+            yield start
+
+
+def _writer(checkpoint: Path) -> Attempt | None:
+    """The newest attempt of its run that began before its step: later ones went on from here, or from behind it."""
+    run_dir, step = RunDir(checkpoint.parent), step_of(checkpoint)
+    for attempt in training_attempts(run_dir):
+        start = _start(attempt)
+        if start is None or step_of(start) < step:
+            return attempt
     return None
+
+
+def _start(attempt: Attempt) -> Path | None:
+    """The checkpoint an attempt went on from; None for the first step, or where that cannot be read."""
+    try:
+        path = json.loads(attempt.order("train").read_bytes()).get("resume_from")
+    except (OSError, ValueError):
+        return None
+    return Path(path) if path else None

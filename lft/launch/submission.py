@@ -10,17 +10,16 @@ from lft.core.files import write_text
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import to_yaml
-from lft.plan.sbatch_script import JOBS, SCRIPT, sbatch_script
+from lft.plan.sbatch_script import JOBS, SCRIPT, SETTINGS, sbatch_script
 
 SWEEP = "sweep.json"
-SETTINGS = "settings.yaml"
 
 
-def write_job(settings: RunSettings, python: str) -> Path:
-    """Write a run's settings and its batch script; returns the script."""
+def write_job(settings: RunSettings, python: str, *, explicit: bool = False) -> Path:
+    """Write a run's settings and its batch script; returns the script. `explicit`: go on as lft resume does."""
     folder = RunDir(settings.output_dir).slurm
     write_text(folder / SETTINGS, to_yaml(settings))
-    write_text(folder / SCRIPT, sbatch_script(settings, python))
+    write_text(folder / SCRIPT, sbatch_script(settings, python, explicit=explicit))
     return folder / SCRIPT
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lft.core.errors import SAVED
 from lft.launch.hang import Hang, HangWatch, find_odd_one
 from lft.launch.ranks import POLL_SECONDS, Exit, Ranks
 from lft.launch.stopping import StopRequests
@@ -58,7 +59,8 @@ def supervise(ranks: Ranks, watch: Watch) -> Ended:
             failed = len(failures)
         if watch.is_called_off():
             settled_at = min(settled_at, now + SETTLE_SECONDS)
-        if watch.stop.look() and not asked:
+        # a rank that was signalled itself, before it could agree with the others, has left them waiting
+        if not asked and (watch.stop.look() or any(exit_.code == SAVED for exit_ in ranks.exits())):
             asked, kill_at = 1, now + watch.grace_seconds()
             ranks.ask_to_stop()
         if now > min(kill_at, settled_at) or watch.stop.look() > 1:

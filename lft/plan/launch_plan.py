@@ -18,10 +18,11 @@ from lft.core.settings import Precision, RunSettings, Strategy
 from lft.core.settings_file import to_yaml
 from lft.plan.accelerate_config import accelerate_yaml
 from lft.plan.batch import Batch, plan_batch, wanted_global_batch
+from lft.plan.conflicts import refuse_conflicts
 from lft.plan.deepspeed_config import deepspeed_config
 from lft.plan.lines import Choice, plan_lines
 from lft.plan.memory import MemoryPrediction
-from lft.plan.strategy import choose_strategy, refuse_conflicts
+from lft.plan.strategy import choose_strategy, with_checkpointing
 from lft.plan.topology import Topology, choose_topology
 
 NOT_LOOKED_AT = UnknownModel()
@@ -43,6 +44,8 @@ class LaunchPlan(BaseModel):
     shares_folder: bool = False
     """Whether all of several nodes see the run's folder, as those of a SLURM job do."""
     strategy: Strategy
+    gradient_checkpointing: bool = False
+    """Whether each layer's activations are computed again in the backward pass."""
     memory: MemoryPrediction | None = None
     """What each device is predicted to need; None where nothing is known about the model."""
     topology: Topology
@@ -77,7 +80,7 @@ class LaunchPlan(BaseModel):
         return WorkerOrder(
             job=job,
             attempt_dir=self.attempt_dir.folder,
-            settings=self.settings,
+            settings=with_checkpointing(self.settings, self.gradient_checkpointing),
             strategy=self.strategy,
             world_size=self.world_size(job),
             device=self.topology.device,
@@ -140,7 +143,7 @@ def make_plan(
 
     Raises SettingsError or PreflightError for what cannot work.
     """
-    refuse_conflicts(settings.launch, machine)
+    refuse_conflicts(settings, machine)
     _refuse_missing_targets(settings, model)
     topology = choose_topology(settings.launch, machine)
     batch, batch_reason = plan_batch(settings.training, topology.ranks, topology.asked_ranks)
@@ -158,6 +161,7 @@ def make_plan(
         settings=_with_batch(settings, batch),
         attempt=attempt,
         strategy=strategy.strategy,
+        gradient_checkpointing=strategy.gradient_checkpointing,
         memory=strategy.memory,
         topology=topology,
         batch=batch,

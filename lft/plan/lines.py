@@ -5,7 +5,7 @@ from pydantic import BaseModel, ConfigDict
 from lft.core.hardware import Machine
 from lft.core.model_facts import ModelFacts, UnknownModel
 from lft.core.rows import PreparedFacts
-from lft.core.settings import Precision, RunSettings, Strategy
+from lft.core.settings import Precision, RunSettings, Strategy, TrainingSettings
 from lft.core.words import counted, rounded
 from lft.plan.batch import Batch
 from lft.plan.strategy import StrategyChoice
@@ -67,10 +67,12 @@ def plan_lines(
         ("machine", each_node + machine.describe(), machine.limits()),
         ("ranks", f"{counted(topology.ranks, 'rank')} on {devices}, {threads} each", topology.reason),
         ("strategy", strategy + over + memory, RANK_HOLDS[strategy] + instead + why),
-        ("precision", precision[0] or "auto", precision[1]),
+        ("recompute", _recompute(chosen), chosen.checkpointing_reason),
+        ("precision", precision[0] or "auto", precision[1] + _tf32(precision[0], topology, machine)),
         ("batch", batch[0].describe(packing=settings.data.packing), batch[1]),
         *_steps(settings, batch[0], rows),
         ("adapter", adapter, ""),
+        *_kernels(training),
         ("data", _sources(settings), _data(settings, rows)),
         (
             "writes",
@@ -79,6 +81,27 @@ def plan_lines(
         ),
     )
     return tuple(Choice(name=name, value=value, reason=reason) for name, value, reason in lines)
+
+
+def _recompute(chosen: StrategyChoice) -> str:
+    return "activations of each layer (gradient checkpointing)" if chosen.gradient_checkpointing else "nothing"
+
+
+def _tf32(precision: Precision | None, topology: Topology, machine: Machine) -> str:
+    """GPUs that compute bf16 also have TF32: both came with Ampere."""
+    has_it = any(gpu.computes_bf16 and gpu.token in topology.gpus for gpu in machine.gpus)
+    return "; multiplied as TF32 (NVIDIA_TF32_OVERRIDE=0 forbids it)" if precision == "fp32" and has_it else ""
+
+
+def _kernels(training: TrainingSettings) -> tuple[tuple[str, str, str], ...]:
+    """What is computed otherwise than by default."""
+    optimizer = {
+        "adamw_8bit": "AdamW, its moments in 8 bits",
+        "paged_adamw_8bit": "AdamW, its moments in 8 bits, moved to the CPU where a GPU is full",
+    }.get(training.optimizer)
+    lines = (("optimizer", optimizer, "asked for; by bitsandbytes"),) if optimizer else ()
+    kernels = "Liger's for norms, rotary positions and gated activations"
+    return (*lines, ("kernels", kernels, "asked for; the loss stays lft's")) if training.liger else lines
 
 
 def _steps(settings: RunSettings, batch: Batch, rows: Rows) -> tuple[tuple[str, str, str], ...]:

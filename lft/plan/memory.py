@@ -19,6 +19,8 @@ from lft.plan.deepspeed_config import LIVE_ELEMENTS
 BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 ADAM_BYTES = 8
 """Two float32 moments for each trained parameter (Kingma and Ba 2015)."""
+ADAM_8BIT_BYTES = 2
+"""The same in blocks of 8-bit numbers, whose scales are below 2 % of them (Dettmers et al. 2022, arXiv:2110.02861)."""
 LOGIT_BYTES = 12
 """Three float32 copies: logits, their float32 selection or the loss's gradient, and the log-softmax with its own."""
 CHUNK_LOGIT_BYTES = 8
@@ -96,7 +98,11 @@ def predict_memory(
     device: Device,
     available_bytes: int = 0,
 ) -> MemoryPrediction:
-    """The need of each of `devices`: of all ranks, or of the GPUs over which device-map spreads one process."""
+    """The need of each of `devices`: of all ranks, or of the GPUs over which device-map spreads one process.
+
+    With gradient checkpointing a layer keeps its input alone, and what it kept otherwise is there once, for the layer whose
+    backward pass runs (Chen et al. 2016, arXiv:1604.06174); `auto` counts as without.
+    """
     several = devices > 1 and strategy != "single"
     share = devices if several and strategy != "ddp" else 1
     trained = model.trained_parameters(settings.lora)
@@ -105,6 +111,12 @@ def predict_memory(
     weights = _weights(model, strategy, share, BYTES[precision])
     tokens = settings.training.batch_size * row_length(model, settings)
     activations = tokens * activation_bytes_per_token(model, settings, strategy, precision, device)
+    moments = ADAM_BYTES if settings.training.optimizer == "adamw" else ADAM_8BIT_BYTES
+    again = 0
+    if settings.training.gradient_checkpointing is True:
+        inputs = tokens * model.layers * model.hidden_size * BYTES[precision]
+        again = activations // model.layers
+        activations = min(activations, inputs)
     if strategy == "device-map":
         activations //= share
     framework = GPU_FRAMEWORK_BYTES + (NCCL_BYTES if several and strategy != "device-map" else 0)
@@ -116,9 +128,9 @@ def predict_memory(
         adapters=4 * trained // (1 if strategy == "zero2" else share),
         # DDP reduces copies of the gradients in its buckets; ZeRO-2 reduces in a bucket, then keeps its share
         gradients=4 * trained * (2 if several and strategy in ("ddp", "zero2") else 1) // share,
-        optimizer=(ADAM_BYTES + (4 if strategy in ("zero2", "zero3") else 0)) * trained // share,
+        optimizer=(moments + (4 if strategy in ("zero2", "zero3") else 0)) * trained // share,
         activations=activations,
-        logits=_step_peak_bytes(model, settings, strategy, BYTES[precision]),
+        logits=_step_peak_bytes(model, settings, strategy, BYTES[precision], again),
         framework=framework,
         loading=0,
         available=available_bytes,
@@ -209,8 +221,11 @@ def _shared_inputs(adapted: dict[str, Shape]) -> int:
     return sum(inputs for _, inputs in {(name.rpartition(".")[0], shape.inputs) for name, shape in adapted.items()})
 
 
-def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strategy, size: int) -> int:
-    """Held beside the activations at once: the loss over the vocabulary, or the backward pass through one layer."""
+def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strategy, size: int, again: int) -> int:
+    """Held beside the activations at once: the loss over the vocabulary, or the backward pass through one layer.
+
+    `again` are the activations that this layer computes once more.
+    """
     tokens = settings.training.batch_size * row_length(model, settings)
     logits = (tokens - settings.training.batch_size) * model.vocab_size
     if model.changes_logits or strategy == "device-map":
@@ -221,7 +236,7 @@ def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strateg
         chunks = max(CHUNK_LOGIT_BYTES * first, 4 * first + CHUNK_LOGIT_BYTES * second)
         loss = chunks + 2 * tokens * model.hidden_size * size  # hidden states of the trained tokens, and their gradient
     one_layer = (3 * model.intermediate_size + 3 * model.hidden_size) * size * tokens
-    return max(loss, one_layer)
+    return max(loss, again + one_layer)
 
 
 def _weights(model: ModelFacts, strategy: Strategy, share: int, size: int) -> int:

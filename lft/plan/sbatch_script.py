@@ -23,8 +23,8 @@ WARNING_SECONDS = 60
 LEAVE_SECONDS = 300
 """srun --wait: the first node's agent leaves last, so that whoever is still there so long after another is stuck."""
 ELEMENT = "$SLURM_ARRAY_TASK_ID"
-SCRIPT, JOBS = "job.sbatch", "jobs.jsonl"
-"""Files of a job's folder: the script, and a line for each job submitted."""
+SCRIPT, SETTINGS, JOBS = "job.sbatch", "settings.yaml", "jobs.jsonl"
+"""Files of a job's folder: the script, the run's settings, and a line for each job submitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +55,19 @@ def job_shape(settings: RunSettings) -> JobShape:
     return JobShape(launch.nodes, gpus, settings.slurm.cpus_per_task or (CPUS_PER_GPU * gpus or ranks))
 
 
-def sbatch_script(settings: RunSettings, python: str, elements: int | None = None) -> str:
+def sbatch_script(settings: RunSettings, python: str, elements: int | None = None, *, explicit: bool = False) -> str:
     """The script of one run, or of a job array whose elements are runs in the folders 0, 1, ... of output_dir.
 
-    `python` is the interpreter of the nodes that has lft. Raises SettingsError as `job_shape` does.
+    `python` is the interpreter of the nodes that has lft; `explicit`: the run goes on also where changes of its settings make
+    that inexact. Raises SettingsError as `job_shape` does.
     """
     shape, slurm = job_shape(settings), settings.slurm
     run = quoted(RunDir(settings.output_dir).slurm)
     if elements is not None:
         inner = RunDir(settings.output_dir / ELEMENT).slurm
         run = quoted(settings.output_dir) + "/" + str(inner.relative_to(settings.output_dir))
+    python = slurm.python or ("python3" if slurm.container else python)
+    agent = f'{shlex.quote(python)} -m lft.cli.main launch "$run/{SETTINGS}"{" --explicit" if explicit else ""}'
     lines = [
         "#!/bin/bash",
         f"# Made by lft submit: {counted(elements, 'run') + ', each on ' if elements else ''}{shape}.",
@@ -76,7 +79,8 @@ def sbatch_script(settings: RunSettings, python: str, elements: int | None = Non
         "",
         "# One agent a node. This shell only outlives the signals, which SLURM sends to the step as well: agents save and end.",
         "trap ':' TERM USR1 USR2",
-        *_step(shape, slurm, settings.output_dir, slurm.python or ("python3" if slurm.container else python)),
+        *_step(shape, slurm, settings.output_dir),
+        f"  {agent} &",
         "step=$!",
         'while kill -0 "$step" 2>/dev/null; do wait "$step"; done  # a trapped signal ends a wait early',
         'wait "$step"',
@@ -135,8 +139,8 @@ def _directives(settings: RunSettings, shape: JobShape, elements: int | None) ->
     yield from slurm.directives
 
 
-def _step(shape: JobShape, slurm: SlurmSettings, output_dir: Path, python: str) -> Iterator[str]:
-    """The step, in the background, so that the shell can hear signals. srun takes cores per task from nobody."""
+def _step(shape: JobShape, slurm: SlurmSettings, output_dir: Path) -> Iterator[str]:
+    """The step without its command. srun takes cores per task from nobody."""
     yield f"srun {' '.join(srun_options(shape))} \\"
     mounts = [quoted(output_dir), *slurm.container_mounts]
     if slurm.container and slurm.container_runtime == "apptainer":
@@ -145,7 +149,6 @@ def _step(shape: JobShape, slurm: SlurmSettings, output_dir: Path, python: str) 
     elif slurm.container:
         mounts[0] = f"{mounts[0]}:{mounts[0]}"
         yield f"  --container-image={shlex.quote(slurm.container)} --container-mounts={','.join(mounts)} \\"
-    yield f'  {shlex.quote(python)} -m lft.cli.main launch "$run/settings.yaml" &'
 
 
 def site_options(slurm: SlurmSettings) -> Iterator[str]:

@@ -14,9 +14,16 @@ PACKAGES = ("lft", "torch", "transformers", "peft", "accelerate", "datasets", "t
 
 
 def write_report(
-    run_dir: RunDir, settings: RunSettings, training: list[dict[str, Any]], benchmark: list[dict[str, Any]]
+    run_dir: RunDir,
+    settings: RunSettings,
+    training: list[dict[str, Any]],
+    benchmark: list[dict[str, Any]],
+    predicted_memory_bytes: int | None = None,
 ) -> Report:
-    """Put together what the ranks measured (rank 0 first) and write run/report.json. Missing parts are null."""
+    """Put together what the ranks measured (rank 0 first) and write run/report.json. Missing parts are null.
+
+    The plan's prediction, for each rank, stands beside the measured peaks.
+    """
     report: Report = {
         "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "versions": {name: metadata.version(name) for name in PACKAGES},
@@ -27,6 +34,7 @@ def write_report(
     if training:
         peaks = [rank["peak_memory_bytes"] for rank in training]
         report["training"] = {**training[0], "peak_memory_bytes_by_rank": peaks}
+        report["training"]["predicted_memory_bytes"] = predicted_memory_bytes
     write_text(run_dir.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
 

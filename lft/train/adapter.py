@@ -2,13 +2,15 @@
 
 import json
 from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from peft import PeftModel
+from peft import PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,16 +23,28 @@ Weights = dict[str, torch.Tensor]
 """The adapter's weights by the names they have in the model."""
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterFiles:
+    """What the adapter's two files are to hold, apart from the model, which may train on while they are written."""
+
+    config: PeftConfig
+    tensors: Weights
+    """By the names they have in the file."""
+    shapes: dict[str, tuple[int, ...]]
+    """What their shapes are in the model; those of `tensors`, unless they were not gathered as they should be."""
+
+
+def trained_parameters(model: PeftModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """The adapter's parameters, and whatever else is not frozen."""
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+
+
 def gather_adapter(model: PeftModel) -> Weights:
-    """The adapter's weights in full, float32 where it trains in float32, whatever part of them each rank holds.
+    """A copy of the adapter's weights in full, float32 where it trains in float32, whatever part of them each rank holds.
 
     Every rank must call it at the same point.
     """
-    return {name: _whole(parameter).detach().cpu() for name, parameter in _trained(model)}
-
-
-def _trained(model: PeftModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)
+    return {name: _whole(parameter).detach().to("cpu", copy=True) for name, parameter in trained_parameters(model)}
 
 
 def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
@@ -45,34 +59,57 @@ def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
     return parameter
 
 
-def write_adapter(model: PeftModel, weights: Weights, folder: Path) -> None:
-    """Write adapter_config.json and adapter_model.safetensors from what `gather_adapter` returned."""
-    # what peft would decide by asking the Hub: the embeddings are frozen and stay with the base model
-    model.save_pretrained(str(folder), state_dict=weights, save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; the real one is written with the report
+def adapter_files(model: PeftModel, weights: Weights) -> AdapterFiles:
+    """What to write of the weights that `gather_adapter` returned."""
+    shapes = {name: torch.empty(_shape(parameter), device="meta") for name, parameter in trained_parameters(model)}
+    config = copy(model.peft_config[model.active_adapter])
+    config.inference_mode = True
+
+    def named(tensors: Weights) -> Weights:
+        # what peft would decide by asking the Hub: the embeddings are frozen and stay with the base model
+        found: Weights = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
+        return found
+
+    return AdapterFiles(config, named(weights), {name: tuple(tensor.shape) for name, tensor in named(shapes).items()})
 
 
-def check_written(model: PeftModel, folder: Path) -> None:
-    """Read the written weights again: all of the model's adapter, in its shapes, finite. Raises AdapterError."""
-    expected = {name.replace(f".{model.active_adapter}.", "."): _shape(tensor) for name, tensor in _trained(model)}
+def _shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
+    return tuple(getattr(parameter, "ds_shape", parameter.shape))  # ds_shape: ZeRO-3 leaves an empty parameter
+
+
+def write_adapter(files: AdapterFiles, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors, and read the weights again.
+
+    Raises AdapterError where they are not all of the model's adapter, in its shapes, and finite.
+    """
+    files.config.save_pretrained(str(folder))
+    tensors = {name: tensor.contiguous() for name, tensor in files.tensors.items()}
+    save_file(tensors, folder / SAFETENSORS_WEIGHTS_NAME, metadata={"format": "pt"})
     found = load_file(folder / SAFETENSORS_WEIGHTS_NAME)
-    wrong = [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    wrong += [f"{name} is not expected" for name in sorted(found.keys() - expected.keys())]
-    for name in sorted(expected.keys() & found.keys()):
-        if tuple(found[name].shape) != expected[name]:
-            wrong.append(f"{name} has shape {tuple(found[name].shape)}, not {expected[name]}")
+    wrong = [f"{name} is missing" for name in sorted(files.shapes.keys() - found.keys())]
+    wrong += [f"{name} is not expected" for name in sorted(found.keys() - files.shapes.keys())]
+    for name in sorted(files.shapes.keys() & found.keys()):
+        if tuple(found[name].shape) != files.shapes[name]:
+            wrong.append(f"{name} has shape {tuple(found[name].shape)}, not {files.shapes[name]}")
         elif not found[name].isfinite().all():
             wrong.append(f"{name} is not finite")
     if wrong:
         raise AdapterError(
-            f"the adapter that was written is damaged and was not kept: {len(wrong)} of {len(expected)} tensors, "
+            f"the adapter that was written is damaged and was not kept: {len(wrong)} of {len(files.shapes)} tensors, "
             f"first {wrong[0]}",
             next_step="the checkpoints before it are still there",
         )
 
 
-def _shape(parameter: torch.nn.Parameter) -> tuple[int, ...]:
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))  # ds_shape: ZeRO-3 leaves an empty parameter
+def read_weights(model: PeftModel, folder: Path) -> None:
+    """Give `model`, which is not wrapped yet, the adapter of a checkpoint of the same adapter. Raises PreflightError."""
+    result: Any = set_peft_model_state_dict(model, load_file(folder / SAFETENSORS_WEIGHTS_NAME))
+    missing = [name for name, _ in trained_parameters(model) if name in result.missing_keys]
+    if missing or result.unexpected_keys:
+        names = ", ".join([*missing, *result.unexpected_keys][:3])
+        raise PreflightError(
+            f"{folder} holds another adapter than this run's: {names}", next_step="begin anew in another output_dir"
+        )
 
 
 def save_adapter(
@@ -88,8 +125,7 @@ def save_adapter(
     One rank writes. Raises AdapterError where what was written cannot be read again as it should be.
     """
     with files_aside(folder) as temporary:
-        write_adapter(model, weights, temporary)
-        check_written(model, temporary)
+        write_adapter(adapter_files(model, weights), temporary)
         tokenizer.save_pretrained(temporary)
         notes = {"base_model": base_model, "prompt_style": style}
         (temporary / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")

@@ -1,34 +1,98 @@
-"""A checkpoint that can be trusted: what the Trainer writes on all ranks, and a manifest, written last.
+"""What a checkpoint holds: all a run needs to go on exactly, whole, whatever the strategy and the number of ranks.
 
-Without its manifest a folder is no checkpoint, so a rank that dies while it saves leaves nothing that looks like one.
+    adapter_config.json  adapter_model.safetensors    the adapter, as peft loads it; its float32 weights are the masters
+    optimizer.safetensors                             KEY/PARAMETER, such as exp_avg/base_model....lora_A.default.weight
+    ranks.safetensors                                 RANK/NAME: each rank's random generators and its part of the mean loss
+    state.json                                        steps, learning-rate schedule, loss scale, losses so far
+    manifest.json                                     the digest of each file; written last (core/checkpoints.py)
+
+A checkpoint is taken between two steps, so there is no accumulation under way, and the cursor in the data follows from the
+number of steps (train/sampling.py).
 """
 
-import json
-import os
-import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
+from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file, save_file
+
+from lft.core.checkpoints import FileDigest, Manifest
 from lft.core.files import write_text
-from lft.core.run_dir import MANIFEST
-from lft.train.process_group import wait_for_all
+from lft.train.adapter import AdapterFiles, Weights, write_adapter
+from lft.train.optimizer_state import OptimizerState
+from lft.train.random_state import RandomState
+
+OPTIMIZER = "optimizer.safetensors"
+RANKS = "ranks.safetensors"
+STATE = "state.json"
 
 
-def make_room(folder: Path, *, is_main: bool) -> None:
-    """Remove what an earlier attempt left in `folder`. Every rank must call it before it writes."""
-    if is_main:
-        (folder / MANIFEST).unlink(missing_ok=True)  # first, so that half of a checkpoint is never a whole one
-        shutil.rmtree(folder, ignore_errors=True)
-    wait_for_all()
+class TrainingState(BaseModel):
+    """The numbers of the training loop."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int
+    schedule_steps: int
+    """Of the learning-rate schedule, which does not count steps that the loss scale made skip."""
+    last_logged: int
+    """The step of the newest entry of `log_history`; each rank's loss since then is its `loss`."""
+    log_history: list[dict[str, Any]]
+    loss_scale: dict[str, Any] | None = None
+    """The state of the GradScaler, or of DeepSpeed's loss scaler, in fp16."""
 
 
-def complete(folder: Path, step: int, *, is_main: bool) -> None:
-    """Write the manifest once every rank has written its part. Every rank must call it."""
-    wait_for_all()
-    if not is_main:
-        return
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    for path in paths:
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in paths}
-    write_text(folder / MANIFEST, json.dumps({"step": step, "files": files}, indent=1) + "\n")
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A run between two steps, whole, on the CPU: what rank 0 writes."""
+
+    adapter: AdapterFiles
+    optimizer: OptimizerState
+    ranks: list[RandomState]
+    """Of each rank, its random generators and `loss`."""
+    state: TrainingState
+    facts: dict[str, Any]
+    """The manifest's, without the files."""
+
+
+def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
+    """Write it into an empty folder, the manifest last. Raises OSError, or AdapterError for weights that are not finite."""
+    write_adapter(snapshot.adapter, folder)
+    save_file(_joined(snapshot.optimizer, inner_first=True), folder / OPTIMIZER)
+    save_file(_joined({str(rank): state for rank, state in enumerate(snapshot.ranks)}), folder / RANKS)
+    write_text(folder / STATE, snapshot.state.model_dump_json(indent=1) + "\n")
+    files = {path.name: FileDigest.of(path) for path in sorted(folder.iterdir())}
+    Manifest(**snapshot.facts, files=files).save(folder)
+
+
+def read_state(checkpoint: Path) -> TrainingState:
+    """The numbers of the training loop. Raises OSError or pydantic.ValidationError."""
+    return TrainingState.model_validate_json((checkpoint / STATE).read_bytes())
+
+
+def read_optimizer(checkpoint: Path) -> OptimizerState:
+    """The optimizer's state by the names of the parameters."""
+    state: OptimizerState = {}
+    for name, tensor in load_file(checkpoint / OPTIMIZER).items():
+        key, _, parameter = name.partition("/")
+        state.setdefault(parameter, {})[key] = tensor
+    return state
+
+
+def read_ranks(checkpoint: Path) -> list[RandomState]:
+    """The random generators and the part of the mean loss of each rank that took part."""
+    ranks: dict[int, RandomState] = {}
+    for name, tensor in load_file(checkpoint / RANKS).items():
+        rank, _, key = name.partition("/")
+        ranks.setdefault(int(rank), {})[key] = tensor
+    return [ranks[rank] for rank in range(len(ranks))]
+
+
+def _joined(tensors: dict[str, Weights], *, inner_first: bool = False) -> dict[str, torch.Tensor]:
+    return {
+        f"{key}/{name}" if inner_first else f"{name}/{key}": tensor.contiguous()
+        for name, inner in tensors.items()
+        for key, tensor in inner.items()
+    }

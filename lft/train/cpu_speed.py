@@ -8,14 +8,15 @@ import time
 import torch
 
 SHAPE = (368, 576, 1536)  # rows of a small micro-batch through a layer of a small model
+PEAK_SHAPE = (1024, 1024, 1024)  # large enough for all threads of a rank
 REPEATS = 5
 WORTHWHILE = 1.2
 """bf16 rounds; it has to be this much faster to be chosen."""
 
 
-def giga_flops(dtype: torch.dtype) -> float:
-    """Best speed of a matrix product of SHAPE (rows, in, out) over REPEATS runs, in GFLOP/s; takes some 20 ms."""
-    rows, width, out = SHAPE
+def giga_flops(dtype: torch.dtype, shape: tuple[int, int, int] = SHAPE) -> float:
+    """Best speed of a matrix product of `shape` (rows, in, out) over REPEATS runs, in GFLOP/s; of SHAPE in some 20 ms."""
+    rows, width, out = shape
     left, right = torch.ones(rows, width, dtype=dtype), torch.ones(out, width, dtype=dtype)
     torch.nn.functional.linear(left, right)  # the first run prepares the kernel
     seconds = []

@@ -6,9 +6,10 @@ from typing import cast
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from lft.core.errors import PreflightError
 from lft.core.precision import Device, uses_autocast
 from lft.core.rank import Rank
-from lft.core.settings import Precision, Strategy
+from lft.core.settings import Precision, Strategy, TrainingSettings
 from lft.train.attention import choose_attention, rows_stay_apart
 from lft.train.lora_forward import quicken
 from lft.train.loss import TrainedTokens
@@ -26,18 +27,51 @@ class Engine:
     reasons: tuple[str, ...]
 
 
-def make_engine(model: PeftModel, rank: Rank, strategy: Strategy, device: Device, precision: Precision) -> Engine:
+def make_engine(
+    model: PeftModel,
+    rank: Rank,
+    strategy: Strategy,
+    device: Device,
+    precision: Precision,
+    settings: TrainingSettings = TrainingSettings(),  # noqa: B008  frozen
+) -> Engine:
     """Set `model` up for training steps; evaluation and generation with it stay what they are.
 
-    Before the model is wrapped. Every rank decides alike.
+    Before the model is wrapped. Every rank decides alike. Raises PreflightError where the model's layers cannot be
+    checkpointed.
     """
-    packs, attention = _settle_attention(cast(PreTrainedModel, model.get_base_model()), strategy, device)
+    base = cast(PreTrainedModel, model.get_base_model())
+    _set_checkpointing(base, settings.gradient_checkpointing is True)
+    packs, attention = _settle_attention(base, strategy, device)
     problem = "its layers are on several GPUs" if is_spread(model) else TrainedTokens.problem(model)
-    trained_tokens = TrainedTokens(model) if problem is None else None
+    trained_tokens = TrainedTokens(model, settings.label_smoothing) if problem is None else None
     if strategy != "zero3" and not uses_autocast(precision, sharded=strategy in SHARDED):
         quicken(model, rank)
     loss = "in chunks over the trained tokens" if problem is None else f"over the model's own logits: {problem}"
     return Engine(packs, trained_tokens, (f"attention  {attention}", f"loss       {loss}"))
+
+
+def _set_checkpointing(base: PreTrainedModel, wanted: bool) -> None:
+    """Let each layer compute its activations once more in the backward pass, or keep them.
+
+    Not reentrant: only that kind finds the adapters' gradients behind frozen layers, and lets DDP look for unused parameters.
+    """
+    is_on = any(getattr(module, "gradient_checkpointing", False) for module in base.modules())
+    if wanted == is_on:
+        return
+    name = "activation_checkpointing" if hasattr(base, "activation_checkpointing_enable") else "gradient_checkpointing"
+    if not wanted:
+        getattr(base, f"{name}_disable")()
+        return
+    if not base.supports_gradient_checkpointing:
+        raise PreflightError(
+            f"{type(base).__name__} does not support gradient checkpointing",
+            next_step="--set training.gradient_checkpointing=false, with a smaller training.batch_size",
+        )
+    getattr(base, f"{name}_enable")({"use_reentrant": False})
+    base.config.use_cache = (
+        False  # keys and values for later tokens would be kept, and then be thrown away with a warning
+    )
 
 
 def _settle_attention(base: PreTrainedModel, strategy: Strategy, device: Device) -> tuple[bool, str]:

@@ -29,6 +29,7 @@ from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_
 from lft.train.engine import make_engine
 from lft.train.generation import answer_all, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
+from lft.train.make_trainer import Meanwhile, make_trainer
 from lft.train.memory import translating_out_of_memory
 from lft.train.model import (
     base_precision,
@@ -49,7 +50,7 @@ from lft.train.strategy import (
     strategy_arguments,
     usual_strategy,
 )
-from lft.train.trainer import batch_items, make_trainer, token_rows, training_arguments
+from lft.train.trainer import batch_items, token_rows, training_arguments
 
 Prompt = str | tuple[str, str]
 """A prompt, or a prompt and the reference its answer is compared with."""
@@ -222,12 +223,14 @@ class LLMFineTuner:
         callbacks: Sequence[TrainerCallback] = (),
         resume_from: Path | None = None,
         pack_size: int | None = None,
+        meanwhile: Meanwhile = Meanwhile(),  # noqa: B008  frozen
     ) -> None:
         """Train the adapter; checkpoints and, at the end, adapter and tokenizer are in output_dir.
 
         `train_dataset` has a column input_ids, and may have attention_mask and labels; `settings` says the rest (seed,
-        max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run, on as many ranks, to go
-        on from. With `pack_size`, rows are packed into sequences of at most so many tokens, and batch_size counts packs.
+        max_steps, learning rate schedule, ...). `resume_from` is a checkpoint of the same run to go on from, with as many
+        rows a step on any number of ranks. With `pack_size`, rows are packed into sequences of at most so many tokens, and
+        batch_size counts packs. `meanwhile`: a stop, saves, held-out rows.
         Raises OutOfMemoryError (a RuntimeError) when memory runs out; KeyboardInterrupt passes through. Checkpoints stay.
         """
         if self.peft_model is None or self.tokenizer is None or self.precision is None:
@@ -245,18 +248,27 @@ class LLMFineTuner:
         arguments = training_arguments(
             settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
         )
-        engine = make_engine(self.peft_model, self.rank, self.strategy, self.device, self.precision)
+        engine = make_engine(self.peft_model, self.rank, self.strategy, self.device, self.precision, settings)
         size = min(pack_size, self._longest or pack_size) if pack_size else None
         items, packing = batch_items(rows, size, settings.seed, engine)
         for line in (*engine.reasons, *packing):
             self.announce(line)
         check = CheckStrategy(self.strategy, self.rank.world_size)
-        told = [check, *(callbacks or [SayLoss(self.announce)])]
         check.trainer = trainer = make_trainer(
-            self.peft_model, self.tokenizer, items, arguments, self.rank, told, engine.trained_tokens, settings
+            self.peft_model,
+            self.tokenizer,
+            items,
+            arguments,
+            self.rank,
+            [check, *(callbacks or [SayLoss(self.announce)])],
+            engine.trained_tokens,
+            settings,
+            self.precision,
+            resume_from,
+            meanwhile,
         )
         with translating_out_of_memory():
-            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+            trainer.train()
             weights = gather_adapter(self.peft_model)
         self.wrapper = check.wrapper
         if self.rank.is_main:

@@ -21,9 +21,11 @@ from lft.data.prepared import Prepared, audit_prepared
 from lft.train import benchmark as bench
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
+from lft.train.flops import device_peak
+from lft.train.make_trainer import Meanwhile
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
-from lft.train.progress import Beating, StopTogether, TellProgress
+from lft.train.progress import Beating, TellProgress
 
 SECONDS_BETWEEN_NOTICES = 10.0
 
@@ -51,6 +53,10 @@ class Desk:
         if self.rank.is_main:
             self.events.write("step", step=step, total=total)
 
+    def tell_save(self, step: int, seconds: float) -> None:
+        """A checkpoint is written."""
+        self.events.write("saved", step=step, seconds=round(seconds, 3))
+
 
 def train(desk: Desk) -> dict[str, Any]:
     """Data, process group, model, adapter, training. Returns the metrics of this rank's report."""
@@ -73,9 +79,10 @@ def train(desk: Desk) -> dict[str, Any]:
         seed=training.seed,
     )
     desk.enter("training")
-    global_batch = training.batch_size * order.accumulation * order.world_size
-    progress = TellProgress(desk.events, global_batch)
-    stop = StopTogether(desk.stop_asked, order.device)
+    assert finetuner.precision is not None
+    peak = device_peak(order.device, finetuner.precision) if desk.rank.is_main else None
+    devices = torch.cuda.device_count() if order.strategy == "device-map" else order.world_size
+    progress = TellProgress(desk.events, order.world_size, peak * devices if peak else None)
     finetuner.train(
         prepared.training,
         training.num_epochs,
@@ -83,12 +90,17 @@ def train(desk: Desk) -> dict[str, Any]:
         training.learning_rate,
         gradient_accumulation_steps=order.accumulation,
         settings=training,
-        callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else []), stop],
+        callbacks=[Beating(desk.heart), *([progress] if desk.rank.is_main else [])],
         resume_from=order.resume_from,
         pack_size=prepared.manifest.max_length if settings.data.packing else None,
+        meanwhile=Meanwhile(
+            stop_asked=desk.stop_asked,
+            told_of_save=desk.tell_save,
+            held_out=prepared.held_out if len(prepared.held_out) else None,
+        ),
     )
     leave()
-    return _training_metrics(finetuner, progress, global_batch, audit, desk)
+    return _training_metrics(finetuner, progress, audit, desk)
 
 
 def benchmark(desk: Desk) -> dict[str, Any]:
@@ -180,27 +192,30 @@ def _measured_precision(finetuner: LLMFineTuner, order: WorkerOrder) -> Precisio
     return chosen
 
 
-def _training_metrics(
-    finetuner: LLMFineTuner, progress: TellProgress, global_batch: int, audit: Audit, desk: Desk
-) -> dict[str, Any]:
+def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, audit: Audit, desk: Desk) -> dict[str, Any]:
     """Peak memory from every rank; the rest from rank 0, which speaks for all."""
     metrics: dict[str, Any] = {"peak_memory_bytes": peak_memory_bytes()}
     if not desk.rank.is_main:
         return metrics
     assert finetuner.peft_model is not None
+    training = desk.order.settings.training
     trained, total = finetuner.peft_model.get_nb_trainable_parameters()
     return metrics | {
         "steps": progress.steps,
         "first_step": progress.first_step,
         "seconds": progress.seconds,
-        "tokens_per_second": progress.tokens / max(progress.seconds, 1e-9),
-        "global_batch_size": global_batch,
+        **progress.speed().model_dump(),
+        **progress.done(),
+        "peak_flops": progress.peak_flops,
+        "global_batch_size": training.batch_size * desk.order.accumulation * desk.order.world_size,
         "precision": finetuner.precision,
         "device": desk.order.device,
         "strategy": finetuner.strategy,
         "wrapper": finetuner.wrapper,
+        "gradient_checkpointing": training.gradient_checkpointing is True,
         "trainable_parameters": trained,
         "parameters": total,
         "losses": progress.losses,
+        "held_out_losses": progress.held_out_losses,
         "data": audit.to_json(),
     }

@@ -25,7 +25,9 @@ def predicting_positions(labels: torch.Tensor) -> torch.Tensor:
     return (labels[:, 1:] != IGNORED).any(dim=0).nonzero()[:, 0]
 
 
-def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def token_losses(
+    logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Cross entropy of each trained token, float32, and where it stands.
 
     logits (batch, tokens or predicting positions, vocabulary), labels (batch, tokens) with IGNORED for what is not
@@ -37,29 +39,43 @@ def token_losses(logits: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tens
         logits = logits[:, positions]
     targets = labels[:, positions + 1]
     trained = targets != IGNORED
-    losses = cross_entropy(logits[trained].float(), targets[trained], reduction="none")
+    kept = logits[trained].float()
+    losses = cross_entropy(kept, targets[trained], reduction="none", label_smoothing=label_smoothing)
     return losses, trained.nonzero()[:, 0]
 
 
 def global_batch_loss(
-    outputs: Any, labels: torch.Tensor, num_items_in_batch: torch.Tensor | int | None = None
+    outputs: Any,
+    labels: torch.Tensor,
+    num_items_in_batch: torch.Tensor | int | None = None,
+    *,
+    label_smoothing: float = 0.0,
 ) -> torch.Tensor:
     """This micro-batch's part of the global batch's mean loss; all parts add up to it.
 
     `num_items_in_batch` is the number of trained tokens of the global batch, over accumulation and ranks, as
     transformers.Trainer counts it.
     """
-    losses, _ = token_losses(outputs.logits, labels)
+    losses, _ = token_losses(outputs.logits, labels, label_smoothing)
     count = num_items_in_batch if num_items_in_batch is not None else max(losses.numel(), 1)
     return losses.sum() / count
 
 
 class ChunkedCrossEntropy(torch.autograd.Function):
-    """Sum of the cross entropies, without holding the logits: a chunk's gradient is computed right after its loss."""
+    """Sum of the cross entropies, without holding the logits: a chunk's gradient is computed right after its loss.
+
+    With `smoothing` the wanted distribution is (1 - smoothing) on the target and smoothing / vocabulary on every token
+    (Szegedy et al. 2016, arXiv:1512.00567), as torch's cross_entropy has it.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        smoothing: float = 0.0,
     ) -> torch.Tensor:
         """Of hidden (tokens, width), with weight (vocabulary, width) and bias of the frozen projection, targets (tokens,)."""
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -69,9 +85,13 @@ class ChunkedCrossEntropy(torch.autograd.Function):
             part, wanted = hidden[start : start + step], targets[start : start + step, None]
             logits = linear(part, weight, bias).float()
             normaliser = logits.logsumexp(dim=1, keepdim=True)
-            total += (normaliser - logits.gather(1, wanted)).sum()
+            total += (normaliser - (1 - smoothing) * logits.gather(1, wanted)).sum()
+            if smoothing:
+                total -= smoothing * logits.mean(dim=1).sum()
             d_logits = logits.sub_(normaliser).exp_()
-            d_logits.scatter_add_(1, wanted, torch.full_like(normaliser, -1.0))
+            if smoothing:
+                d_logits.sub_(smoothing / weight.shape[0])
+            d_logits.scatter_add_(1, wanted, torch.full_like(normaliser, smoothing - 1))
             torch.mm(d_logits.to(hidden.dtype), weight, out=gradient[start : start + step])
         ctx.save_for_backward(gradient)
         return total
@@ -80,7 +100,7 @@ class ChunkedCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, factor: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """The gradient of `hidden`; nothing else is trained here."""
         (gradient,) = ctx.saved_tensors
-        return gradient * factor.to(gradient.dtype), None, None, None
+        return gradient * factor.to(gradient.dtype), None, None, None, None
 
 
 def _base(model: PeftModel) -> PreTrainedModel:
@@ -94,7 +114,8 @@ class TrainedTokens:
     entered. Gemma's soft caps and the like are applied after the projection: `problem` says where it cannot be done.
     """
 
-    def __init__(self, model: PeftModel) -> None:
+    def __init__(self, model: PeftModel, label_smoothing: float = 0.0) -> None:
+        self.label_smoothing = label_smoothing
         head = _base(model).get_output_embeddings()
         assert isinstance(head, nn.Linear)
         self.head = head
@@ -131,7 +152,9 @@ class TrainedTokens:
         trained = labels[:, 1:] != IGNORED
         weight, bias = self.head.weight, self.head.bias
         kept = hidden[:, :-1][trained].to(weight.dtype)
-        loss: torch.Tensor = ChunkedCrossEntropy.apply(kept, weight, bias, labels[:, 1:][trained])  # type: ignore[no-untyped-call]
+        loss: torch.Tensor = ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+            kept, weight, bias, labels[:, 1:][trained], self.label_smoothing
+        )
         self._exact = loss.detach()
         return loss.view(1, 1, 1)
 

@@ -8,9 +8,10 @@ way the ranks have a roll call in rank 0's store before any collective (roll_cal
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 import torch
@@ -26,6 +27,7 @@ from lft.core.precision import Device
 from lft.core.rank import GivenRendezvous, Rank, given_rendezvous, use_defaults
 from lft.train.roll_call import ASK_NODE_RANKS, POLL_SECONDS, call_roll, not_joined
 
+T = TypeVar("T")
 COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 HOST = "127.0.0.1"
 
@@ -78,11 +80,26 @@ def wait_for_all() -> None:
 
 def agree(flag: bool, device: Device) -> bool:
     """Whether any rank says yes; every rank must ask at the same point."""
+    return agree_on([flag], device)[0]
+
+
+def agree_on(flags: Sequence[bool], device: Device) -> list[bool]:
+    """Of each question whether any rank says yes; every rank must ask the same ones at the same point."""
     if not distributed.is_initialized():
-        return flag
-    votes = torch.tensor(int(flag), device="cpu" if device == "cpu" else torch.cuda.current_device())
+        return list(flags)
+    votes = torch.tensor(list(map(int, flags)), device="cpu" if device == "cpu" else torch.cuda.current_device())
     distributed.all_reduce(votes, op=distributed.ReduceOp.MAX)
-    return bool(votes.item())
+    return list(map(bool, votes.tolist()))
+
+
+def gather_on_main(value: T) -> list[T]:
+    """The values of all ranks in their order, on rank 0; an empty list elsewhere. Every rank must call it."""
+    if not distributed.is_initialized():
+        return [value]
+    is_main = distributed.get_rank() == 0
+    values: list[Any] = [None] * distributed.get_world_size() if is_main else []
+    distributed.gather_object(value, values if is_main else None)
+    return values
 
 
 def _meet_by_file(rank: Rank, host: str, rendezvous: Path, deadline: float) -> Store:

@@ -1,4 +1,4 @@
-"""What the training loop tells: events for the launcher, tokens and seconds for the report, and the agreed stop."""
+"""What the training loop tells: events for the launcher, tokens and seconds for the report."""
 
 import time
 from collections.abc import Callable
@@ -7,11 +7,11 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from lft.core.beat import Heart
-from lft.core.errors import StoppedError
 from lft.core.events import EventWriter
-from lft.core.precision import Device
-from lft.train.process_group import agree
-from lft.train.sampling import items_seen
+from lft.core.throughput import Speed, speed
+from lft.train.batches import Tally
+from lft.train.flops import Arithmetic, training_arithmetic
+from lft.train.memory import peak_memory_bytes
 
 SECONDS_BETWEEN_STEP_EVENTS = 0.5
 
@@ -38,36 +38,53 @@ class Beating(TrainerCallback):
         """A step is done."""
         self.heart.beat("training", state.global_step, state.max_steps)
 
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """A batch of held-out rows is measured."""
+        self.heart.beat("evaluating", state.global_step, state.max_steps)
+
 
 class TellProgress(TrainerCallback):
-    """Writes total, step, log and saved events, and keeps what the report needs. For rank 0."""
+    """Writes total, step, log and evaluated events, and keeps what the report needs. For rank 0, for all `ranks`."""
 
-    def __init__(self, events: EventWriter, global_batch: int) -> None:
-        self.events, self.global_batch = events, global_batch
-        self.tokens_per_item = 0.0
-        self.items = 0
+    def __init__(self, events: EventWriter, ranks: int, peak_flops: float | None = None) -> None:
+        self.events, self.ranks, self.peak_flops = events, ranks, peak_flops
         self.losses: list[dict[str, float]] = []
+        self.held_out_losses: list[dict[str, float]] = []
         self.steps = self.first_step = 0
         self.seconds = 0.0
+        self._tally = Tally()
+        self._arithmetic: Arithmetic | None = None
         self._started = self._told = 0.0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say how many steps there will be; a resumed run has done some of them, whose losses are in its checkpoint."""
-        items = kwargs["train_dataloader"].dataset  # rows, or packs
-        self.items, self.tokens_per_item = len(items), float(items.lengths.mean())
+        self._tally = kwargs["train_dataloader"].collate_fn.tally
+        self._arithmetic = training_arithmetic(kwargs["model"])
         self._started = time.monotonic()
         self.steps = self.first_step = state.global_step
         keys = ("step", "loss", "learning_rate")
         self.losses = [{key: entry[key] for key in keys} for entry in state.log_history if "loss" in entry]
-        self.events.write("total", steps=state.max_steps, tokens_per_step=self.global_batch * self.tokens_per_item)
+        self.events.write("total", steps=state.max_steps, peak_flops=self.peak_flops)
+        self._tell_step(state)
 
-    @property
-    def tokens(self) -> float:
-        """About how many tokens this attempt has trained."""
-        first, last = (items_seen(step, self.items, self.global_batch) for step in (self.first_step, self.steps))
-        return (last - first) * self.tokens_per_item
+    def done(self) -> dict[str, Any]:
+        """What all ranks have computed in this attempt: this rank's batches, times their number."""
+        tally, ranks = self._tally, self.ranks
+        return {
+            "tokens": tally.tokens * ranks,
+            "trained_tokens": tally.trained_tokens * ranks,
+            "places": tally.places * ranks,
+            "flops": self._arithmetic.flops(tally) * ranks if self._arithmetic else None,
+        }
+
+    def speed(self) -> Speed:
+        """That of this attempt."""
+        nothing = {"tokens": 0, "trained_tokens": 0, "places": 0, "flops": 0.0}
+        return speed(self.done(), nothing, self.seconds, self.peak_flops)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say which step is done, not more often than anyone looks."""
@@ -75,7 +92,11 @@ class TellProgress(TrainerCallback):
         self.seconds = now - self._started
         if now - self._told > SECONDS_BETWEEN_STEP_EVENTS or state.global_step == state.max_steps:
             self._told = now
-            self.events.write("step", step=state.global_step, total=state.max_steps, seconds=self.seconds)
+            self._tell_step(state)
+
+    def _tell_step(self, state: TrainerState) -> None:
+        facts = {"seconds": self.seconds, "memory_bytes": peak_memory_bytes(), **self.done()}
+        self.events.write("step", step=state.global_step, total=state.max_steps, **facts)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Pass on the mean loss since the last log."""
@@ -85,9 +106,11 @@ class TellProgress(TrainerCallback):
             self.losses.append(entry)
             self.events.write("log", total=state.max_steps, **entry)
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Say which checkpoint there is."""
-        self.events.write("saved", step=state.global_step)
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Pass on the held-out loss."""
+        entry = {"step": state.global_step, "held_out_loss": kwargs["metrics"]["held_out_loss"]}
+        self.held_out_losses.append(entry)
+        self.events.write("evaluated", **entry)
 
 
 class SayLoss(TrainerCallback):
@@ -102,24 +125,3 @@ class SayLoss(TrainerCallback):
         if "loss" in logs and state.is_world_process_zero:
             rate = f"learning rate {logs['learning_rate']:.2g}"
             self.announce(f"train      step {state.global_step}/{state.max_steps}  loss {logs['loss']:.4f}  {rate}")
-
-
-class StopTogether(TrainerCallback):
-    """Ends training after the same step on all ranks, with a checkpoint, once any rank has been asked to stop."""
-
-    def __init__(self, asked: Callable[[], bool], device: Device) -> None:
-        self.asked, self.device = asked, device
-        self._stopped = False
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Agree, then save and stop; after the last step there is nothing to stop."""
-        if agree(self.asked(), self.device) and state.global_step < state.max_steps:
-            self._stopped = control.should_save = control.should_training_stop = True
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Keep an unfinished adapter from being saved as the final one: raise StoppedError, on every rank."""
-        if self._stopped:
-            step = state.global_step
-            raise StoppedError(f"stopped after step {step} of {state.max_steps}; checkpoint-{step} is saved")

@@ -26,6 +26,7 @@ from lft.core.parent import die_with
 from lft.core.rank import Rank, forget_accelerate, launcher_pid, use_defaults
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.run_lock import alone
+from lft.core.stop_signals import STOP_SIGNALS, let_through
 
 if TYPE_CHECKING:
     from lft.train.jobs import Desk
@@ -39,7 +40,6 @@ LIBRARY_DEFAULTS = {
 }
 WARNING = re.compile(r"(?:\S+:\d+: (?P<kind>\w+): )?(?P<text>.+)")
 FOR_DEVELOPERS = ("FutureWarning", "DeprecationWarning", "PendingDeprecationWarning")
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class StopRequest:
@@ -60,9 +60,10 @@ class StopRequest:
         return self._heard
 
     def listen(self) -> None:
-        """From now on a stop signal only sets the flag."""
+        """From now on a stop signal only sets the flag; so does one that came while this process was being started."""
         for number in STOP_SIGNALS:
             signal.signal(number, self._note)
+        let_through()
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self._heard = True

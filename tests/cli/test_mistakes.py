@@ -109,8 +109,10 @@ def mistakes_of(text: str) -> list[str]:
             id="number out of range",
         ),
         pytest.param(
-            "training: {save_every: 10min}\n",
-            ['run.yaml:4  training.save_every is "10min"; epoch or an integer from 1 is expected'],
+            "training: {save_every: 10 minutes}\n",
+            [
+                'run.yaml:4  training.save_every is "10 minutes"; epoch or an integer from 1 or text such as 10min is expected'
+            ],
             id="neither of two kinds",
         ),
         pytest.param(

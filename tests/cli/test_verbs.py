@@ -35,10 +35,11 @@ def training(out: Path, step: int = 20) -> None:
         now = time.time()
         writer = EventWriter(RunDir(out).events / "rank-0.jsonl")
         writer.write("stage", name="training")
-        writer.write("total", steps=100, tokens_per_step=50)
+        writer.write("total", steps=100, peak_flops=1e12)
         for number in range(step - 10, step + 1):
             patch.setattr("lft.core.events.time.time", lambda number=number: now - (step - number) / 2)
-            writer.write("step", step=number, total=100, seconds=1.0)
+            work = {"tokens": 50 * number, "trained_tokens": 10 * number, "places": 60 * number, "flops": 2e11 * number}
+            writer.write("step", step=number, total=100, seconds=1.0, memory_bytes=1_370_000_000, **work)
         writer.write("log", loss=0.9712)
         writer.close()
 
@@ -89,7 +90,8 @@ def test_the_status_of_a_running_run_is_its_attempts_newest_first_and_what_to_ty
         assert run(["status", "out"]) == 0
     lines = said(capsys)
     assert lines == [
-        f"  attempt 1 running (pid {process.pid} on here), training step 20/100, loss 0.971, 100 tok/s, eta 0:00:40",
+        f"  attempt 1 running (pid {process.pid} on here), training step 20/100, loss 0.971, "
+        "100 tok/s (20 trained, 17 % padding), MFU 40 %, mem 1.4 GB, eta 0:00:40",
         "    rank 1 is at training step 4/100, last heard N s ago",
         "  attempt 0 ended (exit 75, stopped by a signal, saved; to be continued): "
         "stopped after step 11 of 100; checkpoint-11 is saved, N s ago",
@@ -360,7 +362,7 @@ def test_a_run_that_is_alive_is_not_resumed_and_it_is_said_who_runs_it(out: Path
         assert run(["resume", "out"]) == 3
     text = capsys.readouterr().err
     assert f"out is running: attempt 0 (pid {process.pid} on here)" in text
-    assert "lft status out --watch     or: lft stop out" in text
+    assert f"lft status {out.absolute()} --watch     or: lft stop {out.absolute()}" in text
 
 
 def test_resume_says_where_it_goes_on_and_keeps_the_global_batch_whatever_the_ranks(
@@ -372,7 +374,7 @@ def test_resume_says_where_it_goes_on_and_keeps_the_global_batch_whatever_the_ra
     arguments = ["--cpu-procs", "1", "--set", "training.batch_size=2", "--dry-run"]
     assert run(["resume", "out", *arguments]) == 0
     text = capsys.readouterr().out
-    assert "left out   checkpoint-9 is not complete" in text
+    assert "left out   checkpoint-9 has lost weights" in text
     assert "resume     from checkpoint-3" in text
     assert "attempt 1: a/b" in text
     assert "32 = 2 rows x 16 accumulation x 1 rank" in text, "the default would be 8 for one rank"
@@ -383,7 +385,7 @@ def test_resume_in_a_folder_that_was_moved_goes_on_there(out: Path, capsys: Capt
     assert run(["resume", "moved", "--dry-run"]) == 0
     text = capsys.readouterr().out
     assert f"Plan for {moved.absolute()}, attempt 1" in text
-    assert "from the first step: there is no complete checkpoint" in text
+    assert "from the first step   there is no checkpoint yet" in text
     assert run(["resume", "moved", "--dry-run", "--set", "output_dir=other"]) == 2
     assert "a run goes on in its own folder" in capsys.readouterr().err
 

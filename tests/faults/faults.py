@@ -17,6 +17,7 @@ from typing import Any
 
 from lft.core.beat import Beat
 from lft.core.run_dir import RunDir
+from lft.launch.stopping import REPEAT_SECONDS
 
 DEADLINE_SECONDS = 180.0
 POLL_SECONDS = 0.05
@@ -71,6 +72,7 @@ class Run:
     def send_again(self, number: signal.Signals) -> None:
         """Signal the launcher once more, after it has said that it heard the first signal."""
         wait_until(lambda: "stopping   " in self.output.read_text(encoding="utf-8"), 10)
+        wait_until(lambda: time.monotonic() - self.hit > REPEAT_SECONDS)
         os.kill(self.process.pid, number)
 
     def note_hit(self) -> None:

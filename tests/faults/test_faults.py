@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lft.core.checkpoints import complete
 from tests.conftest import TinyModels, demo_lines
 from tests.faults.faults import faulty_model
 from tests.faults.scenarios import SCENARIOS, Scenario, play
@@ -29,6 +30,6 @@ def test_a_fault_ends_the_run_with_its_cause_and_leaves_no_process(
         place = run.text.index(words, place)
     assert run.left == []
     if "is saved" in run.text:
-        newest = run.run_dir.complete_checkpoints()[-1].name
+        newest = complete(run.run_dir.output_dir)[-1].name
         assert f"{newest} is saved" in run.text
         assert not run.run_dir.adapter_config.exists(), "an unfinished adapter is not the final one"

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from lft.core.beat import Beat
+from lft.core.checkpoints import complete
 from lft.core.run_dir import Attempt, RunDir
 from tests.conftest import TinyModels, demo_lines, run_lft
 from tests.faults.faults import Run, end, faulty_model, settings, start, wait_until
@@ -119,7 +120,7 @@ def test_a_terminal_that_is_closed_stops_the_run_with_a_checkpoint(model: Path, 
     assert not reader.is_alive()
     assert (run.exit_code, run.left) == (75, [])
     step = run.beat(0).step
-    assert run.run_dir.complete_checkpoints()[-1].name == f"checkpoint-{step}"
+    assert complete(run.run_dir.output_dir)[-1].name == f"checkpoint-{step}"
 
 
 def read_until(close: threading.Event, terminal: int) -> None:
@@ -149,4 +150,4 @@ def test_a_run_started_without_lft_is_seen_kept_apart_and_stopped(model: Path, d
     assert "attempt 0 running, started by another launcher than lft, training step" in status
     assert (second.returncode, "another run is using" in second.stderr) == (3, True)
     assert stop.returncode == 0, stop.stdout + stop.stderr
-    assert RunDir(tmp_path / "out").complete_checkpoints() != []
+    assert complete(tmp_path / "out") != []

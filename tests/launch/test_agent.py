@@ -17,7 +17,7 @@ from lft.core.events import Event
 from lft.core.hardware import Machine
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder
 from lft.core.settings import RunSettings
-from lft.launch import agent
+from lft.launch import agent, stopping
 from lft.launch.agent import Agent
 from lft.launch.outcome import Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -31,15 +31,21 @@ from lft.core.events import EventWriter
 from lft.core.order import WorkerOrder, WorkerReport
 from lft.core.rank import Rank
 from lft.core.run_dir import Attempt, RunDir
+from lft.core.stop_signals import let_through
 order, behaviour = WorkerOrder.load(Path(sys.argv[1])), sys.argv[2].split()
 rank, attempt, run_dir = Rank.from_environment(), Attempt(order.attempt_dir), RunDir(order.settings.output_dir)
 events = EventWriter(run_dir.events / f"rank-{rank.rank}.jsonl")
 signal.signal(signal.SIGTERM, lambda *_: None)  # as a real rank: it looks between steps
+let_through()
 if {f"{order.job}-waits", f"{order.job}-hangs"} & {*behaviour}:
     leave = (lambda *_: sys.exit(75)) if f"{order.job}-waits" in behaviour else signal.SIG_IGN
     signal.signal(signal.SIGTERM, leave)
     events.write("stage", name={"train": "training", "benchmark": "answering"}[order.job])
     time.sleep(1000)
+if f"{order.job}-is-signalled" in behaviour:
+    os._exit(75) if rank.rank == 0 else time.sleep(1000)
+if "fails-once" in sys.argv[2]:
+    events.write("stage", name="training")
 if f"{order.job}-fails" in behaviour or (f"{order.job}-fails-once" in behaviour and attempt.number == 0):
     error = ValueError(f"no {order.job}")
     WorkerReport.of_failure(rank.rank, order.job, error, "Traceback").save(attempt.failure(rank.rank))
@@ -145,9 +151,10 @@ def test_a_stop_that_comes_as_training_ends_still_stops_the_run(tmp_path: Path) 
     assert (outcome.exit_code, outcome.stopped) == (130, "stopped after training; the adapter is saved")
 
 
-def test_a_run_stopped_by_force_says_so(tmp_path: Path) -> None:
-    outcome = Agent(plan_in(tmp_path, "train-hangs"), when_all_wait(signal.SIGTERM, signal.SIGTERM)).run()
-    assert (outcome.exit_code, outcome.failure) == (143, None)
+def test_a_run_stopped_by_force_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopping, "REPEAT_SECONDS", 0.0)
+    outcome = Agent(plan_in(tmp_path, "train-hangs"), when_all_wait(signal.SIGTERM, signal.SIGINT)).run()
+    assert (outcome.exit_code, outcome.failure) == (130, None)
     assert outcome.stopped == "stopped at once; this step was not saved"
 
 

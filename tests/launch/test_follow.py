@@ -15,8 +15,7 @@ from lft.core.run_dir import RunDir
 from lft.launch.follow import apart, existing_run, is_alive, read_beats, read_failures, read_status
 from lft.launch.logs import LogTail, folded_problems, problems_in, start_of_last_lines
 from lft.launch.pace import lines_backwards, pace_of, read_pace
-from lft.launch.resuming import resume_point
-from tests.runs import beat, checkpoint, end, fail, launcher_at, new_attempt
+from tests.runs import beat, end, fail, launcher_at, new_attempt
 
 SECOND = 10**9
 
@@ -102,8 +101,9 @@ def test_the_beats_read_are_those_the_ranks_wrote(out: Path) -> None:
 
 
 def step_line(step: int, when: float) -> bytes:
-    """A step event of 200, at a time."""
-    data = {"step": step, "total": 200, "seconds": when}
+    """A step event of 200, at a time: a step has 1,000 tokens, of which 250 are trained, in 1,250 places."""
+    work = {"tokens": 1000 * step, "trained_tokens": 250 * step, "places": 1250 * step, "flops": 3e12 * step}
+    data = {"step": step, "total": 200, "seconds": when, "memory_bytes": 5 * 10**9, **work}
     return json.dumps({"writer": "rank-0", "kind": "step", "data": data, "time": when}).encode()
 
 
@@ -115,7 +115,7 @@ def event_line(kind: str, when: float, **data: object) -> bytes:
 def test_speed_is_that_of_the_newest_minute_and_a_resumed_run_counts_only_its_own_steps() -> None:
     lines = [
         event_line("stage", 0.0, name="training"),
-        event_line("total", 0.0, steps=200, tokens_per_step=1000),
+        event_line("total", 0.0, steps=200, peak_flops=1e13),
         step_line(101, 10.0),  # it went on from step 100, and its first steps were slow
         step_line(102, 100.0),
         event_line("log", 100.0, loss=0.5),
@@ -125,6 +125,10 @@ def test_speed_is_that_of_the_newest_minute_and_a_resumed_run_counts_only_its_ow
     pace = pace_of(reversed(lines), started=0.0)
     assert (pace.stage, pace.step, pace.total, pace.loss) == ("training", 162, 200, 0.5)
     assert pace.tokens_per_second == pytest.approx(1000.0)
+    assert pace.trained_tokens_per_second == pytest.approx(250.0)
+    assert pace.padding == pytest.approx(0.2)
+    assert pace.mfu == pytest.approx(0.3)
+    assert pace.describe() == "1,000 tok/s (250 trained, 20 % padding)  MFU 30 %"
     assert pace.eta_seconds == pytest.approx(38.0)
 
 
@@ -234,27 +238,6 @@ def test_eight_thousand_ranks_are_read_and_the_one_apart_is_found(out: Path) -> 
     assert progress is not None
     assert [each.rank for each in progress.apart] == [5000]
     assert (progress.stage, progress.step, progress.total) == ("training", 7, 100)
-
-
-def test_a_run_goes_on_from_the_newest_complete_checkpoint(out: Path) -> None:
-    for step in (5, 10, 100):
-        checkpoint(out, step)
-    checkpoint(out, 120, complete=False)
-    point = resume_point(RunDir(out))
-    assert point.checkpoint == out / "checkpoint-100"
-    assert point.left_out == ("checkpoint-120 is not complete",)
-
-
-def test_checkpoints_from_before_the_run_began_again_are_left_out_however_often_it_was_resumed(tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    new_attempt(out)
-    checkpoint(out, 1000)
-    new_attempt(out)  # from the first step, perhaps with other settings
-    own = checkpoint(out, 5)
-    new_attempt(out, resume_from=own)
-    point = resume_point(RunDir(out))
-    assert point.checkpoint == own
-    assert point.left_out == ("checkpoint-1000 is of an earlier start of this run",)
 
 
 def test_an_attempt_whose_launcher_was_killed_is_told_from_one_that_ended(out: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 from lft.core.errors import PreflightError, SettingsError
 from lft.core.hardware import Gpu, Machine
 from lft.core.model_facts import ModelFacts, UnknownModel
+from lft.plan.adviser import next_that_fits
 from lft.plan.launch_plan import LaunchPlan, make_plan
 from lft.plan.memory import predict_memory
-from lft.plan.strategy import next_that_fits
 from tests.plan.test_memory import llama_8b
 from tests.plan.test_plan import settings
 
@@ -45,8 +45,31 @@ def test_ddp_is_taken_where_it_fits_and_the_plan_shows_its_memory() -> None:
     assert "6.82 M of 8.03 B trained" in line(found, "adapter")
 
 
-def test_a_model_that_ddp_cannot_hold_is_sharded_and_the_reason_has_the_figures() -> None:
+def test_a_run_that_does_not_fit_computes_its_layers_twice_and_says_why() -> None:
     found = plan(cluster(4, 24))
+    assert (found.strategy, found.gradient_checkpointing) == ("ddp", True)
+    assert "gradient checkpointing" in line(found, "recompute")
+    assert "ddp needs 23.4" in line(found, "recompute")
+    assert "of 24.0 GB per GPU without it" in line(found, "recompute")
+    assert found.order("train").settings.training.gradient_checkpointing is True
+    assert found.settings.training.gradient_checkpointing == "auto", "decided anew where the run goes on"
+    roomy = plan(cluster(4, 80))
+    assert not roomy.gradient_checkpointing
+    assert "it fits without" in line(roomy, "recompute")
+    assert roomy.order("train").settings.training.gradient_checkpointing is False
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_gradient_checkpointing_is_what_is_asked_for(wanted: bool) -> None:
+    found = plan(cluster(4, 80), training={"batch_size": 1, "gradient_checkpointing": wanted})
+    assert found.gradient_checkpointing is wanted
+    assert "asked for" in line(found, "recompute")
+    unknown = plan(cluster(4, 80), UnknownModel(), training={"gradient_checkpointing": wanted})
+    assert unknown.gradient_checkpointing is wanted
+
+
+def test_a_model_that_ddp_cannot_hold_is_sharded_and_the_reason_has_the_figures() -> None:
+    found = plan(cluster(4, 24), training={"batch_size": 1, "gradient_checkpointing": False})
     assert found.strategy == "fsdp"
     assert found.memory is not None
     assert found.memory.fits
@@ -77,12 +100,11 @@ def test_where_nothing_fits_the_figures_and_a_run_that_would_are_said() -> None:
         plan(cluster(4, 24), training={"batch_size": 32, "global_batch_size": 128})
     assert "ddp needs" in str(caught.value)
     assert "fsdp needs" in str(caught.value)
-    flags = dict(flag.split("=") for flag in caught.value.next_step.split() if "=" in flag)
-    smaller = plan(
-        cluster(4, 24),
-        training={"batch_size": int(flags["training.batch_size"]), "global_batch_size": 128},
-        data={"source": "a/b", "max_length": int(flags["data.max_length"])},
-    )
+    asked: dict[str, Any] = {"data": dict(ROWS), "training": {}, "launch": {}}
+    for flag in (word for word in caught.value.next_step.split() if "=" in word):
+        name, _, value = flag.partition("=")
+        asked[name.partition(".")[0]][name.partition(".")[2]] = value
+    smaller = plan(cluster(4, 24), **asked)
     assert smaller.memory is not None
     assert smaller.memory.fits
     assert smaller.batch.global_batch == 128
@@ -156,41 +178,110 @@ def test_what_the_machine_lacks_is_said_all_at_once(launch: dict[str, Any], word
     assert caught.value.next_step
 
 
+@pytest.mark.parametrize(
+    ("training", "launch", "words"),
+    [
+        ({"optimizer": "adamw_8bit"}, {"gpus": 0}, ["adamw_8bit is for GPUs"]),
+        ({"optimizer": "paged_adamw_8bit", "liger": True}, {"cpu_procs": 2}, ["paged_adamw_8bit is", "liger is for"]),
+        *(({"optimizer": "adamw_8bit"}, {"strategy": name}, [f"{name} makes"]) for name in ("zero2", "zero3", "fsdp")),
+        ({"liger": True}, {"strategy": "device-map"}, ["lays layers over several"]),
+        ({"optimizer": "adamw_8bit", "liger": True}, {"strategy": "fsdp"}, ["fsdp makes", "'lft[liger]'"]),
+    ],
+)
+def test_optimizers_and_kernels_that_leave_no_room_for_each_other_are_refused_all_at_once(
+    training: dict[str, Any], launch: dict[str, Any], words: list[str]
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        plan(cluster(4, 80), training=training, launch=launch)
+    assert all(any(word in mistake for mistake in caught.value.mistakes) for word in words)
+    assert "--set" in caught.value.next_step
+
+
+def test_optimizers_and_kernels_that_are_not_there_are_refused_with_the_line_that_installs_them() -> None:
+    with pytest.raises(PreflightError) as caught:
+        plan(cluster(4, 80), training={"optimizer": "adamw_8bit", "liger": True})
+    for words in ("bitsandbytes; pip install 'lft[bitsandbytes]'", "liger-kernel; pip install 'lft[liger]'"):
+        assert words in str(caught.value)
+    with pytest.raises(PreflightError, match="none can be used here"):
+        plan(cluster(0, 0), training={"liger": True})
+    there = cluster(4, 80).model_copy(update={"has_bitsandbytes": True, "has_liger": True})
+    found = plan(there, training={"optimizer": "paged_adamw_8bit", "liger": True})
+    assert "by bitsandbytes" in line(found, "optimizer")
+    assert "the loss stays lft's" in line(found, "kernels")
+
+
+def test_with_an_optimizer_of_8_bits_the_plan_takes_no_strategy_that_shards_it() -> None:
+    there = cluster(4, 24).model_copy(update={"has_bitsandbytes": True})
+    wide = {"r": 1024, "target_modules": "all-linear"}
+    asked: dict[str, Any] = {"training": {"batch_size": 1, "optimizer": "adamw_8bit"}, "lora": wide}
+    assert plan(there, **asked).strategy == "device-map"
+    eight, whole = (
+        predict_memory(
+            llama_8b(), settings(training={"optimizer": name}), "ddp", devices=4, precision="bf16", device="cuda"
+        )
+        for name in ("adamw_8bit", "adamw")
+    )
+    assert eight.optimizer == whole.optimizer // 4
+
+
+def test_float32_on_gpus_that_have_tf32_uses_it_and_says_so() -> None:
+    assert "TF32" in line(plan(cluster(4, 80), launch={"precision": "fp32"}), "precision")
+    assert "TF32" not in line(plan(cluster(4, 80), launch={"precision": "bf16"}), "precision")
+    assert "TF32" not in line(plan(cluster(0, 0), launch={"precision": "fp32"}), "precision")
+
+
 def test_fewer_gpus_than_asked_for_make_a_smaller_run_of_one_rank_and_no_refusal() -> None:
     found = plan(cluster(1, 80), launch={"strategy": "zero2", "gpus": 4})
     assert found.strategy == "single"
     assert "4 GPUs asked for, 1 here" in found.notices[0]
 
 
-def test_after_running_out_of_memory_the_next_run_is_smaller_and_computes_the_same_steps() -> None:
+def test_after_running_out_of_memory_the_next_run_has_smaller_batches_and_computes_the_same_steps() -> None:
     on = cluster(4, 80)
     failed = plan(on, training={"batch_size": 8, "global_batch_size": 64})
     assert failed.memory is not None
-    following = next_that_fits(
-        failed.settings, failed.strategy, failed.topology, failed.memory, failed.precision, on, llama_8b()
-    )
+    following = next_that_fits(failed, on, llama_8b())
     assert following is not None
     assert following.memory.total <= 0.9 * failed.memory.total
-    assert following.global_batch_size == 64
-    assert 64 % (following.batch_size * 4) == 0
-    assert following.batch_size == 4
-    assert following.max_length == 1024
-    assert str(following).startswith("--set training.batch_size=4 ")
+    assert following.changes == {"training.batch_size": 4, "training.global_batch_size": 64}
+    assert str(following).startswith("--set training.batch_size=4 --set training.global_batch_size=64   predicted ")
 
 
-def test_with_one_row_at_a_time_the_rows_become_shorter() -> None:
-    on = cluster(1, 40)
-    failed = plan(on, data={"source": "a/b", "max_length": 1024}, training={"batch_size": 1, "global_batch_size": 8})
-    following = next_that_fits(
-        failed.settings, failed.strategy, failed.topology, failed.memory, failed.precision, on, llama_8b()
-    )
+def test_with_one_row_at_a_time_layers_are_computed_twice_and_then_rows_become_shorter() -> None:
+    on, asked = cluster(1, 80), {"batch_size": 1, "global_batch_size": 8}
+    failed = plan(on, data={"source": "a/b", "max_length": 8192}, training=asked)
+    assert not failed.gradient_checkpointing
+    again = next_that_fits(failed, on, llama_8b())
+    assert again is not None
+    assert again.changes == {"training.gradient_checkpointing": "true"}
+    tried = plan(on, data={"source": "a/b", "max_length": 8192}, training=asked | {"gradient_checkpointing": True})
+    assert tried.memory == again.memory, "the run that is typed is the one that was predicted"
+    shorter = next_that_fits(tried, on, llama_8b())
+    assert shorter is not None
+    assert shorter.changes == {"data.max_length": 4096}
+
+
+def test_what_does_not_fit_at_all_on_one_gpu_is_shared_out() -> None:
+    on, asked = cluster(2, 80), {"batch_size": 1, "global_batch_size": 8, "gradient_checkpointing": True}
+    following = next_that_fits(plan(on, training=asked), on, llama_8b())
     assert following is not None
-    assert (following.batch_size, following.max_length) == (1, 512)
-    unknown = UnknownModel()
-    parts = (failed.settings, failed.strategy, failed.topology, failed.memory, failed.precision, on)
-    assert next_that_fits(*parts, unknown) is None
+    assert following.changes == {"launch.strategy": "fsdp"}
+
+
+def test_a_checkpoint_keeps_its_strategy_and_what_the_rank_really_held_bounds_the_next_run() -> None:
+    on = cluster(2, 80)
+    again = {"batch_size": 1, "global_batch_size": 8, "gradient_checkpointing": True}
+    failed = plan(on, data={"source": "a/b", "max_length": 4096}, training=again)
+    kept = next_that_fits(failed, on, llama_8b(), same_strategy=True)
+    assert kept is not None
+    assert kept.changes.keys() == {"data.max_length"}
+    bounded = next_that_fits(failed, on, llama_8b(), held_bytes=15 * 10**9)
+    assert bounded is not None
+    assert bounded.memory.total <= 13.5e9
+    assert next_that_fits(failed, on, UnknownModel()) is None
+    assert next_that_fits(failed, on, llama_8b(), held_bytes=10**9) is None
 
 
 def test_a_plan_for_many_ranks_knows_its_memory() -> None:
-    found = plan(cluster(8, 24), launch={"nodes": 1024})
+    found = plan(cluster(8, 16), launch={"nodes": 1024})
     assert (found.topology.ranks, found.strategy) == (8192, "fsdp")

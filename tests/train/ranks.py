@@ -17,12 +17,14 @@ MICRO_BATCH = 4
 GLOBAL_BATCH = 16
 
 
-def zero_config(stage: int, ranks: int = 2, clip: float = 1.0) -> dict[str, Any]:
+def zero_config(
+    stage: int, ranks: int = 2, clip: float = 1.0, micro_batch: int = MICRO_BATCH, global_batch: int = GLOBAL_BATCH
+) -> dict[str, Any]:
     """A DeepSpeed configuration with final numbers."""
     return {
-        "train_micro_batch_size_per_gpu": MICRO_BATCH,
-        "gradient_accumulation_steps": GLOBAL_BATCH // MICRO_BATCH // ranks,
-        "train_batch_size": GLOBAL_BATCH,
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": global_batch // micro_batch // ranks,
+        "train_batch_size": global_batch,
         "gradient_clipping": clip,
         "zero_optimization": {"stage": stage, "overlap_comm": False, "contiguous_gradients": True},
         "bf16": {"enabled": False},
@@ -39,16 +41,19 @@ def make_order(
     fields = {
         name: changes.pop(name) for name in ("precision", "resume_from", "deepspeed", "launch") if name in changes
     }
+    global_batch = changes.pop("global_batch", GLOBAL_BATCH)
+    lora = {"lora_dropout": changes.pop("lora_dropout", 0.0), "r": 4}
     settings = RunSettings.model_validate(
         {
             "model": {"name": str(model)},
             "data": {"source": str(data), "max_length": 96, "held_out": 3},
-            "lora": {"lora_dropout": 0.0, "r": 4},
+            "lora": lora,
             "training": training | changes,
             "launch": fields.pop("launch", {}),
             "output_dir": str(output_dir),
         }
     )
+    micro_batch = settings.training.batch_size
     stage = {"zero2": 2, "zero3": 3}.get(strategy)
     attempt = Attempt(output_dir / "run" / f"attempt-{len(list(output_dir.glob('run/attempt-*')))}")
     order = WorkerOrder(
@@ -59,9 +64,9 @@ def make_order(
         world_size=ranks,
         device="cpu",
         precision=fields.get("precision", "fp32"),
-        accumulation=GLOBAL_BATCH // MICRO_BATCH // ranks,
+        accumulation=global_batch // micro_batch // ranks,
         deepspeed=fields.get("deepspeed")
-        or (zero_config(stage, ranks, settings.training.max_grad_norm) if stage else None),
+        or (zero_config(stage, ranks, settings.training.max_grad_norm, micro_batch, global_batch) if stage else None),
         resume_from=fields.get("resume_from"),
     )
     order.save(attempt.order("train"))

@@ -1,11 +1,11 @@
 """Tiny models of the families that differ in attention and output projection, with an adapter, in float32."""
 
 import copy
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig
 from transformers.models.bloom import BloomConfig
 from transformers.models.cohere import CohereConfig
 from transformers.models.gemma2 import Gemma2Config
@@ -105,9 +105,3 @@ def one_by_one(model: PeftModel) -> float:
             loss.backward()
             total += loss.item()
     return total
-
-
-def checkpoint(model: PeftModel) -> None:
-    """Compute the layers' activations once more in the backward pass, as the Trainer would have it."""
-    base = cast(PreTrainedModel, model.get_base_model())
-    base.activation_checkpointing_enable({"use_reentrant": False})

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from lft.core.checkpoints import complete
 from lft.core.order import WorkerOrder
-from lft.core.run_dir import RunDir
 from lft.core.settings import Strategy
 from tests.conftest import TinyModels, demo_lines
 from tests.train.ranks import adapter, difference, logs, losses, make_order, metrics, run_ranks
@@ -68,6 +68,16 @@ def test_a_strategy_is_real_and_gives_the_losses_and_the_adapter_of_one_rank(run
     assert max(float(tensor.abs().max()) for name, tensor in weights.items() if "lora_B" in name) > 1e-3
 
 
+@pytest.mark.parametrize("strategy", SEVERAL)
+def test_gradient_checkpointing_changes_neither_losses_nor_adapter(
+    run: Run, strategy: Strategy, tiny_models: TinyModels, rows: Path, tmp_path: Path
+) -> None:
+    order = trained(make_order(tiny_models.llama, rows, tmp_path, strategy, 2, gradient_checkpointing=True))
+    assert losses(order) == pytest.approx(losses(run(strategy)), abs=1e-6)
+    assert difference(adapter(order), adapter(run(strategy))) < 1e-6
+    assert "Caching is incompatible" not in logs(order)
+
+
 @pytest.mark.parametrize(
     "strategy",
     ["ddp", "zero3", pytest.param("zero2", marks=pytest.mark.long), pytest.param("fsdp", marks=pytest.mark.long)],
@@ -76,7 +86,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     run: Run, strategy: Strategy, tiny_models: TinyModels, rows: Path, tmp_path: Path
 ) -> None:
     whole = run(strategy)
-    assert [path.name for path in RunDir(whole.settings.output_dir).complete_checkpoints()] == [
+    assert [path.name for path in complete(whole.settings.output_dir)] == [
         "checkpoint-3",
         "checkpoint-6",
         "checkpoint-8",
@@ -101,7 +111,7 @@ def test_a_run_whose_steps_are_all_done_resumes_without_one_more_and_saves_the_c
     changes: dict[str, Any] = {"resume_from": checkpoint, "max_steps": 6}
     order = trained(make_order(tiny_models.llama, rows, tmp_path / "out", strategy, 2, **changes))
     assert difference(adapter(order), load_file(checkpoint / "adapter_model.safetensors")) == 0.0
-    assert RunDir(order.settings.output_dir).complete_checkpoints() == []
+    assert complete(order.settings.output_dir) == []
     measured = metrics(order)
     assert (measured["first_step"], measured["steps"], measured["tokens_per_second"]) == (6, 6, 0.0)
     assert losses(order) == losses(run(strategy))[:6]

@@ -1,0 +1,100 @@
+"""The trainer of a run, with all that watches over it."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+
+from lft.core.checkpoints import to_remove
+from lft.core.precision import Device
+from lft.core.rank import Rank
+from lft.core.settings import Precision, TrainingSettings
+from lft.data.packing import PackedRows
+from lft.data.token_rows import TokenRows
+from lft.train.batches import PackRows, PadToLongest
+from lft.train.checkpoint_writer import CheckpointWriter, TellSave
+from lft.train.evaluation import HeldOutLoss
+from lft.train.loss import TrainedTokens
+from lft.train.saving import Due, SaveAndStop
+from lft.train.strategy import is_spread
+from lft.train.trainer import CheckIsolation, LoraTrainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meanwhile:
+    """What else goes on while the adapter trains."""
+
+    stop_asked: Callable[[], bool] = lambda: False
+    """Once true on any rank, training ends after the step, saved, with StoppedError."""
+    told_of_save: TellSave = lambda _step, _seconds: None
+    """Hears of each checkpoint."""
+    held_out: TokenRows | None = None
+    """Rows whose loss is measured as often as training.evaluate_every says."""
+
+
+def make_trainer(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    items: TokenRows | PackedRows,
+    arguments: TrainingArguments,
+    rank: Rank,
+    callbacks: Sequence[TrainerCallback],
+    trained_tokens: TrainedTokens | None,
+    settings: TrainingSettings,
+    precision: Precision,
+    resume_from: Path | None,
+    meanwhile: Meanwhile,
+) -> LoraTrainer:
+    """A trainer for `items`, rows or packs, which the batch sizes count; it prints nothing, callbacks say what happens."""
+    is_packed = isinstance(items, PackedRows)
+    selects_logits = trained_tokens is None and can_select_logits(model)
+    collate = PackRows if is_packed else PadToLongest
+    trainer = LoraTrainer(
+        rank,
+        items,
+        trained_tokens,
+        group_by_length=settings.group_by_length and not is_packed,
+        label_smoothing=settings.label_smoothing,
+        precision=precision,
+        writer=_writer(Path(str(arguments.output_dir)), settings, meanwhile) if rank.is_main else None,
+        resume_from=resume_from,
+        model=model,
+        args=arguments,
+        data_collator=collate(int(tokenizer.pad_token_id), selects_logits=selects_logits),
+        processing_class=tokenizer,
+        callbacks=list(callbacks),
+    )
+    trainer.remove_callback(PrinterCallback)
+    if is_packed:
+        trainer.add_callback(CheckIsolation(trainer))
+    trainer.add_callback(_saving(trainer, settings, meanwhile))
+    return trainer
+
+
+def _writer(output_dir: Path, settings: TrainingSettings, meanwhile: Meanwhile) -> CheckpointWriter:
+    out_of_date = partial(to_remove, output_dir, settings.keep_last, keep_best=settings.keep_best)
+    return CheckpointWriter(output_dir, out_of_date, meanwhile.told_of_save)
+
+
+def _saving(trainer: LoraTrainer, settings: TrainingSettings, meanwhile: Meanwhile) -> SaveAndStop:
+    """The last callback: when it saves, the others have seen the step."""
+    device: Device = "cuda" if trainer.args.device.type == "cuda" else "cpu"
+    held_out = (
+        HeldOutLoss(trainer, meanwhile.held_out, meanwhile.stop_asked) if meanwhile.held_out is not None else None
+    )
+    save, evaluate = Due(settings.save_every), Due(settings.evaluate_every)
+    return SaveAndStop(trainer, save, evaluate, held_out, meanwhile.stop_asked, device, keep_best=settings.keep_best)
+
+
+def can_select_logits(model: PeftModel) -> bool:
+    """Whether the model's forward takes logits_to_keep; most of transformers' causal models do.
+
+    Not where its layers are on several GPUs: the positions are on the first one, the hidden states on the last.
+    """
+    takes_it = "logits_to_keep" in inspect.signature(model.get_base_model().forward).parameters
+    return takes_it and not is_spread(model)
