@@ -54,12 +54,13 @@ def test_a_node_that_nobody_reaches_is_at_fault_and_the_others_are_not() -> None
 
 
 def test_one_broken_connection_names_both_its_ends() -> None:
-    broken: dict[int, dict[int, float | str]] = {
-        0: {1: 0.01, 2: 0.01, 3: "timed out"},
-        3: {0: "timed out", 1: 0.01, 2: 0.01},
-    }
-    nodes = [node(number, **({"pairs": broken[number]} if number in broken else {})) for number in range(4)]
-    assert findings(nodes, gpus_wanted=1) == ["n0 and n3: timed out"]
+    def pairs(number: int) -> dict[int, float | str]:
+        others = [other for other in range(4) if other != number]
+        return {other: "timed out" if {number, other} == {0, 3} else 0.01 for other in others}
+
+    assert findings([node(number, pairs=pairs(number)) for number in range(4)], gpus_wanted=1) == [
+        "n0 and n3: timed out"
+    ]
 
 
 def test_a_slow_node_is_told_with_its_times() -> None:
