@@ -66,6 +66,8 @@ def sbatch_script(settings: RunSettings, python: str, elements: int | None = Non
     if elements is not None:
         inner = RunDir(settings.output_dir / ELEMENT).slurm
         run = quoted(settings.output_dir) + "/" + str(inner.relative_to(settings.output_dir))
+    # an element's own job id may be that of the whole array
+    job = "$SLURM_JOB_ID" if elements is None else "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
     python = slurm.python or ("python3" if slurm.container else python)
     agent = f'{shlex.quote(python)} -m lft.cli.main launch "$run/{SETTINGS}"{" --explicit" if explicit else ""}'
     lines = [
@@ -74,6 +76,7 @@ def sbatch_script(settings: RunSettings, python: str, elements: int | None = Non
         *(f"#SBATCH {directive}" for directive in _directives(settings, shape, elements)),
         "",
         f"run={run}",
+        *([f'exec >> "$SLURM_SUBMIT_DIR/job-{job}.log" 2>&1'] if _misleads_slurm(settings.output_dir) else []),
         *([f"module load {' '.join(slurm.modules)}"] if slurm.modules else []),
         *slurm.setup,
         "",
@@ -85,7 +88,7 @@ def sbatch_script(settings: RunSettings, python: str, elements: int | None = Non
         'while kill -0 "$step" 2>/dev/null; do wait "$step"; done  # a trapped signal ends a wait early',
         'wait "$step"',
         "code=$?",
-        *(_requeue(elements is not None) if slurm.requeue else ['exit "$code"']),
+        *(_requeue(job, elements is not None) if slurm.requeue else ['exit "$code"']),
     ]
     return "\n".join(lines) + "\n"
 
@@ -131,7 +134,8 @@ def _directives(settings: RunSettings, shape: JobShape, elements: int | None) ->
     yield from site_options(slurm)
     if elements is not None:
         yield f"--array=0-{elements - 1}"
-    yield f"--output={'job-%A_%a.log' if elements is not None else 'job-%j.log'}"
+    name = "job-%A_%a.log" if elements is not None else "job-%j.log"
+    yield f"--output={'/dev/null' if _misleads_slurm(settings.output_dir) else name}"
     yield "--open-mode=append"
     yield "--requeue" if slurm.requeue else "--no-requeue"
     limit = limit_seconds(slurm.time) if slurm.time else 0
@@ -170,9 +174,13 @@ def srun_options(shape: JobShape) -> list[str]:
     return [*sizes, *gpus, "--kill-on-bad-exit=0", f"--wait={LEAVE_SECONDS}"]
 
 
-def _requeue(is_array: bool) -> Iterator[str]:
-    """An element of an array is named by both numbers: its own job id may be that of the whole array."""
-    job = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID" if is_array else "$SLURM_JOB_ID"
+def _misleads_slurm(folder: Path) -> bool:
+    """SLURM takes % and \\ in the name of a job's folder for patterns of its log's name, and the job fails (22.05)."""
+    return not {"%", "\\"}.isdisjoint(str(folder))
+
+
+def _requeue(job: str, is_array: bool) -> Iterator[str]:
+    """How a job that is to be continued is."""
     yield ""
     yield "# The first node's agent speaks for all; srun would speak for one that was killed. 75: saved, to be continued."
     yield f'said="$run/exit-{job}.${{SLURM_RESTART_COUNT:-0}}"'

@@ -67,11 +67,14 @@ def test_a_path_is_only_ever_a_path(hostile: str, tmp_path: Path) -> None:
     output_dir = str(tmp_path / hostile)
     script = sbatch_script(settings_for(GPUS, {"time": "5"}, output_dir), PYTHON)
     plain = directives(sbatch_script(settings_for(GPUS, {"time": "5"}, str(tmp_path / "plain")), PYTHON))
-    assert [line for line in directives(script) if "job-name" not in line] == plain[1:]
+    assert [line for line in directives(script) if "=lft-" not in line and "output" not in line] == [
+        line for line in plain if "=lft-" not in line and "output" not in line
+    ]
+    assert {"--output=job-%j.log", "--output=/dev/null"} & set(directives(script))
     assert re.fullmatch(r"lft-[\w.-]+", job_name(Path(output_dir)), re.ASCII)
-    only_path = script.partition("# One agent")[0] + 'printf %s "$run"'
-    done = subprocess.run(["bash", "-c", only_path], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{output_dir}/run/slurm"
+    only_path = script.partition("# One agent")[0] + f'printf %s "$run" > {tmp_path}/found'
+    subprocess.run(["bash", "-c", only_path], cwd=tmp_path, env={"SLURM_SUBMIT_DIR": str(tmp_path)}, check=True)
+    assert (tmp_path / "found").read_text() == f"{output_dir}/run/slurm"
     assert not (tmp_path / "pwned").exists()
 
 
