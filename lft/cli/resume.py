@@ -10,12 +10,13 @@ from lft.cli.launch import carry_out
 from lft.cli.options import given_flags, job_options, node_options, resume_options
 from lft.cli.submit import check, send
 from lft.core.allocation import slurm_allocation
-from lft.core.errors import DONE, SettingsError
+from lft.core.errors import DONE, SAVED, SettingsError
 from lft.core.rank import slurm_variables
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
 from lft.launch.follow import existing_run, submitted_run
+from lft.launch.slurm import requeues_by_exit_code
 from lft.launch.submission import job_ids, write_job
 from lft.plan.sbatch_script import SETTINGS
 
@@ -50,7 +51,8 @@ def command(
 def submit_again(settings: RunSettings) -> int:
     """Go on with a run that was submitted, in a new job."""
     check(settings)
-    send(settings, write_job(settings, sys.executable, explicit=True), [])
+    requeue_exit = requeues_by_exit_code(SAVED)
+    send(settings, write_job(settings, sys.executable, explicit=True, requeue_exit=requeue_exit), [])
     return DONE
 
 

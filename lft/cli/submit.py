@@ -12,7 +12,7 @@ import yaml
 from lft.cli.job_story import goes_on, newest_job, told_job, told_time
 from lft.cli.options import FLAGS, job_options, plan_options, settings_from
 from lft.cli.story import typed
-from lft.core.errors import PreflightError, SettingsError
+from lft.core.errors import SAVED, PreflightError, SettingsError
 from lft.core.gpus import Gpu
 from lft.core.hardware import Machine
 from lft.core.model_facts import read_model_facts
@@ -20,7 +20,7 @@ from lft.core.rank import secret_names
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.launch.follow import is_alive, is_trained
-from lft.launch.slurm import judge, submit
+from lft.launch.slurm import judge, requeues_by_exit_code, submit
 from lft.launch.submission import job_ids, note_job, write_job, write_sweep
 from lft.plan.launch_plan import make_plan
 from lft.plan.sbatch_script import job_shape
@@ -59,7 +59,11 @@ def command(
         elements.append((changes, settings_from(run_file, demo, sets + more, inner)))
     for each in [element for _, element in elements] or [settings]:
         check(each)
-    script = write_sweep(settings, elements, sys.executable) if elements else write_job(settings, sys.executable)
+    requeue_exit = not script_only and requeues_by_exit_code(SAVED)
+    if elements:
+        script = write_sweep(settings, elements, sys.executable, requeue_exit=requeue_exit)
+    else:
+        script = write_job(settings, sys.executable, requeue_exit=requeue_exit)
     if script_only:
         click.echo(f"  script     {script}")
         click.echo(f"  next       cd {shlex.quote(str(script.parent))} && sbatch {script.name}")

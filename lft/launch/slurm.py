@@ -96,6 +96,17 @@ def find_job(job_id: str) -> Job | None:
     return _from_squeue(job_id) or _from_scontrol(job_id) or _from_sacct(job_id)
 
 
+def requeues_by_exit_code(code: int) -> bool:
+    """Whether the site's RequeueExit holds an exit code, so that a batch script that ends with it is started again."""
+    try:
+        config = _run(["scontrol", "show", "config"]).stdout
+    except PreflightError:
+        return False
+    found = re.search(r"^RequeueExit\s*=\s*([\d,-]+)\s*$", config, re.MULTILINE)
+    spans = [span.partition("-") for span in found[1].split(",")] if found else []
+    return any(first.isdigit() and int(first) <= code <= int(last or first) for first, _, last in spans)
+
+
 def cancel(job_id: str) -> str:
     """End a job, waiting or running; returns what scancel complains of."""
     return _run(["scancel", job_id]).stderr.strip()

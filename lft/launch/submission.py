@@ -15,21 +15,27 @@ from lft.plan.sbatch_script import JOBS, SCRIPT, SETTINGS, sbatch_script
 SWEEP = "sweep.json"
 
 
-def write_job(settings: RunSettings, python: str, *, explicit: bool = False) -> Path:
-    """Write a run's settings and its batch script; returns the script. `explicit`: go on as lft resume does."""
+def write_job(settings: RunSettings, python: str, *, explicit: bool = False, requeue_exit: bool = False) -> Path:
+    """Write a run's settings and its batch script; returns the script. `explicit`, `requeue_exit`: see there."""
     folder = RunDir(settings.output_dir).slurm
     write_text(folder / SETTINGS, to_yaml(settings))
-    write_text(folder / SCRIPT, sbatch_script(settings, python, explicit=explicit))
+    write_text(folder / SCRIPT, sbatch_script(settings, python, explicit=explicit, requeue_exit=requeue_exit))
     return folder / SCRIPT
 
 
-def write_sweep(settings: RunSettings, elements: Sequence[tuple[Mapping[str, Any], RunSettings]], python: str) -> Path:
+def write_sweep(
+    settings: RunSettings,
+    elements: Sequence[tuple[Mapping[str, Any], RunSettings]],
+    python: str,
+    *,
+    requeue_exit: bool = False,
+) -> Path:
     """Write one script for all runs of a sweep, and each one's settings; `elements` are changes and what they make."""
     folder = RunDir(settings.output_dir).slurm
     for _, element in elements:
         write_text(RunDir(element.output_dir).slurm / SETTINGS, to_yaml(element))
     write_text(folder / SWEEP, json.dumps([dict(changes) for changes, _ in elements], indent=1))
-    write_text(folder / SCRIPT, sbatch_script(settings, python, len(elements)))
+    write_text(folder / SCRIPT, sbatch_script(settings, python, len(elements), requeue_exit=requeue_exit))
     return folder / SCRIPT
 
 

@@ -55,11 +55,19 @@ def job_shape(settings: RunSettings) -> JobShape:
     return JobShape(launch.nodes, gpus, settings.slurm.cpus_per_task or (CPUS_PER_GPU * gpus or ranks))
 
 
-def sbatch_script(settings: RunSettings, python: str, elements: int | None = None, *, explicit: bool = False) -> str:
+def sbatch_script(
+    settings: RunSettings,
+    python: str,
+    elements: int | None = None,
+    *,
+    explicit: bool = False,
+    requeue_exit: bool = False,
+) -> str:
     """The script of one run, or of a job array whose elements are runs in the folders 0, 1, ... of output_dir.
 
     `python` is the interpreter of the nodes that has lft; `explicit`: the run goes on also where changes of its settings make
-    that inexact. Raises SettingsError as `job_shape` does.
+    that inexact; `requeue_exit`: exit code 75 is enough for SLURM to requeue a job here. Raises SettingsError as `job_shape`
+    does.
     """
     shape, slurm = job_shape(settings), settings.slurm
     run = quoted(RunDir(settings.output_dir).slurm)
@@ -88,7 +96,7 @@ def sbatch_script(settings: RunSettings, python: str, elements: int | None = Non
         'while kill -0 "$step" 2>/dev/null; do wait "$step"; done  # a trapped signal ends a wait early',
         'wait "$step"',
         "code=$?",
-        *(_requeue(job, elements is not None) if slurm.requeue else ['exit "$code"']),
+        *(_requeue(job, elements is not None, requeue_exit) if slurm.requeue else ['exit "$code"']),
     ]
     return "\n".join(lines) + "\n"
 
@@ -179,12 +187,15 @@ def _misleads_slurm(folder: Path) -> bool:
     return not {"%", "\\"}.isdisjoint(str(folder))
 
 
-def _requeue(job: str, is_array: bool) -> Iterator[str]:
-    """How a job that is to be continued is."""
+def _requeue(job: str, is_array: bool, requeue_exit: bool) -> Iterator[str]:
+    """The exit code, and how a job that is to be continued is."""
     yield ""
     yield "# The first node's agent speaks for all; srun would speak for one that was killed. 75: saved, to be continued."
     yield f'said="$run/exit-{job}.${{SLURM_RESTART_COUNT:-0}}"'
     yield '[ ! -r "$said" ] || read -r code < "$said"'
+    if requeue_exit:
+        yield 'exit "$code"  # RequeueExit is set here'
+        return
     yield '[ "$code" = 75 ] || exit "$code"'
     yield f'scontrol requeue "{job}" || {{  # a site may forbid it: then another job continues'
     element = '--array="$SLURM_ARRAY_TASK_ID" ' if is_array else ""

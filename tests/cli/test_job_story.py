@@ -8,7 +8,7 @@ import pytest
 
 from lft.cli.job_story import told_job, told_time
 from lft.core.rank import environment_for_jobs, is_secret
-from lft.launch.slurm import Job, find_job
+from lft.launch.slurm import Job, find_job, requeues_by_exit_code
 
 TODAY = f"{datetime.now():%Y-%m-%d}T13:14:00"
 
@@ -88,3 +88,14 @@ def test_a_job_inherits_paths_and_no_other_jobs_or_ranks_words(monkeypatch: pyte
     assert {"PATH", "HF_HOME", "SLURM_CONF", "TOKENIZERS_PARALLELISM", "https_proxy"} <= kept.keys()
     assert not {"SLURM_JOB_ID", "SLURM_CPU_BIND", "SRUN_DEBUG", "SBATCH_PARTITION", "RANK", "MASTER_ADDR"} & kept.keys()
     assert os.environ["SLURM_JOB_ID"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("config", "requeues"),
+    [("75", True), ("3,70-80", True), ("(null)", False), ("7", False), ("76-80", False)],
+)
+def test_whether_an_exit_code_requeues_is_read_from_the_sites_configuration(
+    config: str, requeues: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs(tmp_path, monkeypatch, scontrol=f"echo 'PrologFlags  = x'; echo 'RequeueExit             = {config}'")
+    assert requeues_by_exit_code(75) is requeues

@@ -116,16 +116,16 @@ class Submitted:
 
         wait_until(is_there, DEADLINE_SECONDS)
 
-    def wait(self, *states: str) -> str:
-        """Until its newest job is over, or in one of `states`; returns the state."""
-        ends = states or ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
-        wait_until(lambda: self.state() in ends, DEADLINE_SECONDS)
+    def wait(self, seconds: float = DEADLINE_SECONDS) -> str:
+        """Until its newest job is over; returns its state."""
+        ends = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+        wait_until(lambda: self.state() in ends, seconds)
         self.seconds = time.monotonic() - self.started
         return self.seen[-1]
 
-    def done(self) -> "Submitted":
+    def done(self, seconds: float = DEADLINE_SECONDS) -> "Submitted":
         """Wait for its end, which has to be a good one."""
-        assert self.wait() == "COMPLETED", self.log
+        assert self.wait(seconds) == "COMPLETED", self.log
         return self
 
     def nodes(self) -> list[int]:

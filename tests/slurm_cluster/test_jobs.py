@@ -115,9 +115,11 @@ def test_a_node_that_dies_is_replaced_and_the_run_goes_on(site: Site, undisturbe
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_a_run_that_needs_more_time_than_its_limit_takes_as_many_lives_as_it_needs(site: Site, tmp_path: Path) -> None:
-    whole = site.submit(tmp_path / "whole", steps=1500).done()
-    run = site.submit(tmp_path / "parts", "--time", "1", steps=1500).done()
+    long_steps = ("--set", "training.global_batch_size=256")
+    whole = site.submit(tmp_path / "whole", *long_steps, steps=60).done(600)
+    run = site.submit(tmp_path / "parts", *long_steps, "--time", "1", steps=60).done(900)
     codes = run.exit_codes()
     assert len(codes) > 1
     assert set(codes[:-1]) == {75}
