@@ -11,6 +11,7 @@ from lft.cli.options import given_flags, job_options, node_options, resume_optio
 from lft.cli.submit import check, send
 from lft.core.allocation import slurm_allocation
 from lft.core.errors import DONE, SAVED, SettingsError
+from lft.core.model_facts import read_model_facts
 from lft.core.rank import slurm_variables
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
@@ -50,7 +51,7 @@ def command(
 
 def submit_again(settings: RunSettings) -> int:
     """Go on with a run that was submitted, in a new job."""
-    check(settings)
+    check(settings, read_model_facts(settings.model))
     requeue_exit = requeues_by_exit_code(SAVED)
     send(settings, write_job(settings, sys.executable, explicit=True, requeue_exit=requeue_exit), [])
     return DONE

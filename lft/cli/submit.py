@@ -15,7 +15,7 @@ from lft.cli.story import typed
 from lft.core.errors import SAVED, PreflightError, SettingsError
 from lft.core.gpus import Gpu
 from lft.core.hardware import Machine
-from lft.core.model_facts import read_model_facts
+from lft.core.model_facts import ModelFacts, UnknownModel, read_model_facts
 from lft.core.rank import secret_names
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
@@ -58,7 +58,7 @@ def command(
         inner = flags | {"output_dir": str(settings.output_dir / str(number))}
         elements.append((changes, settings_from(run_file, demo, sets + more, inner)))
     for each in [element for _, element in elements] or [settings]:
-        check(each)
+        check(each, UnknownModel() if script_only else read_model_facts(each.model))
     requeue_exit = not script_only and requeues_by_exit_code(SAVED)
     if elements:
         script = write_sweep(settings, elements, sys.executable, requeue_exit=requeue_exit)
@@ -71,7 +71,7 @@ def command(
     send(settings, script, [_job_of(each) for each in after if not _is_done(each)], len(elements))
 
 
-def check(settings: RunSettings) -> None:
+def check(settings: RunSettings, model: ModelFacts | UnknownModel) -> None:
     """Whatever can be known to be wrong before there are nodes. Raises SettingsError or PreflightError."""
     shape = job_shape(settings)
     gpu = Gpu(token="0", name="GPU", memory_bytes=PLENTY_BYTES, computes_bf16=True)
@@ -82,7 +82,7 @@ def check(settings: RunSettings) -> None:
         cpu_computes_bf16=True,
         has_deepspeed=True,
     )
-    make_plan(settings, nodes, read_model_facts(settings.model))
+    make_plan(settings, nodes, model)
     run_dir = RunDir(settings.output_dir)
     job = newest_job(run_dir)
     if is_alive(run_dir) or goes_on(job):
