@@ -111,6 +111,12 @@ class Cluster:
                 os.kill(pid, signal.SIGKILL)
         slurmd.wait()
 
+    def cut(self, number: int, other: int, verb: str = "add") -> None:
+        """Let no packet of a node go to another one; with the verb del, let them through again."""
+        inside = ["nsenter", f"--net=/proc/{self._slurmds[number].pid}/ns/net"]
+        route = ["ip", "route", verb, "unreachable", f"{self.network}.{10 + other}/32"]
+        subprocess.run([*inside, *route], check=True)
+
     def start_node(self, number: int) -> None:
         """Give a node its namespaces and its address, then start its slurmd there."""
         name, inside = self.node(number), f"{self.prefix}i{number}"
