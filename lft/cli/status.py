@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import JobWatch, before_it_began, goes_on, newest_job, sweep_lines, told_job, told_wait
-from lft.cli.story import next_step, told_apart, told_attempt, typed
+from lft.cli.story import next_step, told_apart, told_attempt, told_checkpoints, typed
 from lft.core.run_dir import RunDir
 from lft.launch.follow import RunStatus, existing_run, read_status, submitted_run
 from lft.launch.slurm import Job
@@ -56,21 +56,9 @@ def status_lines(status: RunStatus, output_dir: Path, job: Job | None = None) ->
         lines.insert(0, "a launcher is at work here; its next attempt has not begun")
     pairs = zip(earlier, status.attempts, strict=False)
     lines += [told_attempt(attempt, None) + told_wait(attempt, following) for attempt, following in pairs]
-    if status.checkpoints or status.incomplete:
-        lines.append(f"checkpoints  {_told_checkpoints(status)}")
+    lines += told_checkpoints(status)
     next_words = f"{typed('status', output_dir)} --watch" if goes_on(job) else next_step(status, output_dir)
     return [*(f"  {line}" for line in lines), f"  next   {next_words}"]
-
-
-def _told_checkpoints(status: RunStatus) -> str:
-    """The newest complete one, how many are before it, and those that are not complete."""
-    parts = []
-    if status.checkpoints:
-        before = len(status.checkpoints) - 1
-        parts.append(status.checkpoints[-1] + (f" and {before} before it" if before else ""))
-    if status.incomplete:
-        parts.append(f"not complete: {', '.join(status.incomplete)}")
-    return "; ".join(parts)
 
 
 def _watch(run_dir: RunDir, output_dir: Path) -> None:

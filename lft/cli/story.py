@@ -31,6 +31,7 @@ def launcher_gone(attempt: AttemptStatus) -> str:
 def told_attempt(attempt: AttemptStatus, progress: Progress | None) -> str:
     """One attempt on one line; `progress` where it has not ended."""
     name, launcher = f"attempt {attempt.number}", attempt.launcher
+    name += f", from {attempt.resumed_from}," if attempt.resumed_from else ""
     if attempt.outcome is not None:
         ago = f", {duration(seconds_since(attempt.outcome.ended_ns))} ago" if attempt.outcome.ended_ns else ""
         return f"{name} {told_end(attempt.outcome)}{ago}"
@@ -115,6 +116,18 @@ def told_apart(ranks: tuple[RankBeat, ...]) -> list[str]:
     if len(lines) > MOST_NAMED:
         lines[MOST_NAMED:] = [f"and {counted(len(lines) - MOST_NAMED, 'group')} of ranks more; --json names all"]
     return lines
+
+
+def told_checkpoints(status: RunStatus) -> list[str]:
+    """The newest complete one and its age, how many are before it, and those that are not complete, on a line if any."""
+    parts = []
+    if status.checkpoints:
+        before = len(status.checkpoints) - 1
+        age = f", saved {duration(seconds_since(status.saved_ns))} ago" if status.saved_ns else ""
+        parts.append(status.checkpoints[-1] + age + (f", and {before} before it" if before else ""))
+    if status.incomplete:
+        parts.append(f"not complete: {', '.join(status.incomplete)}")
+    return [f"checkpoints  {'; '.join(parts)}"] if parts else []
 
 
 def next_step(status: RunStatus, output_dir: Path) -> str:

@@ -8,7 +8,16 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import before_it_began, newest_job, told_job
-from lft.cli.story import first_line, next_step, told_apart, told_attempt, told_code, told_place, typed
+from lft.cli.story import (
+    first_line,
+    next_step,
+    told_apart,
+    told_attempt,
+    told_checkpoints,
+    told_code,
+    told_place,
+    typed,
+)
 from lft.core.errors import DONE
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
@@ -61,6 +70,7 @@ def story(run_dir: RunDir, status: RunStatus, output_dir: Path) -> list[str]:
         lines.append(f"  log    {attempt.log(0)}")
     elif told.outcome is None or told.outcome.exit_code == DONE:
         lines.append("nothing has failed")
+    lines += [f"  {line}" for line in told_checkpoints(status)]
     return [*lines, f"  next   {next_step_after_why(status, output_dir)}"]
 
 

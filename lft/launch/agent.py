@@ -96,7 +96,7 @@ class Agent:
 
     def _refuse_used_attempt(self) -> None:
         """The plan was made before the lock was taken: another launch may have come and gone in between."""
-        if self.attempt.launcher.exists():
+        if self.plan.node == 0 and self.attempt.launcher.exists():
             raise PreflightError(
                 f"another launch has used {self.plan.settings.output_dir} while this one was planned",
                 next_step="type the same command again",
@@ -220,9 +220,8 @@ class Agent:
         if failure is None:
             return None
         code = failure.report.exit_code
-        checkpoint = resume_point(plan.run_dir).checkpoint
-        smaller = self._smaller_run(failure.report, checkpoint) if code == OUT_OF_MEMORY else None
-        again = next_step(failure.report, plan, checkpoint, smaller)
+        smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
+        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
         return Outcome(exit_code=code, failure=failure, next_step=again)
 
     def _observe(self, event: Event) -> None:
@@ -238,13 +237,11 @@ class Agent:
             why = f", since {reason}" if reason else ""
             self._say(f"stopping   after this step{why}; Ctrl-C once more, or lft stop --now, stops at once")
 
-    def _smaller_run(self, report: WorkerReport, checkpoint: Path | None) -> SmallerRun | None:
-        """The next plan that fits; in the strategy of the checkpoint, where there is one."""
+    def _smaller_run(self, report: WorkerReport) -> SmallerRun | None:
         model = read_model_facts(self.plan.settings.model)
         # on a GPU the report knows what the process held of the machine's memory, not of the GPU's
         held_bytes = report.memory_bytes if self.plan.topology.device == "cpu" else 0
-        same_strategy = checkpoint is not None
-        return next_that_fits(self.plan, look_at_machine(), model, same_strategy=same_strategy, held_bytes=held_bytes)
+        return next_that_fits(self.plan, look_at_machine(), model, held_bytes)
 
     def _stopped(self, ended: Ended, words: str, *, was_working: bool) -> Outcome:
         """The outcome of a stop: 128 + signal where a step was lost, else 130 or 75, with what the ranks say of it."""

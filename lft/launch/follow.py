@@ -1,6 +1,5 @@
 """A run read from its folder alone, also after its launcher has gone: attempts, how they ended, how far the newest is."""
 
-import fcntl
 import json
 import os
 import time
@@ -13,10 +12,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lft.core.beat import Beat
-from lft.core.checkpoints import complete, folders
+from lft.core.checkpoints import MANIFEST, complete, folders
 from lft.core.errors import SettingsError
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
+from lft.core.run_lock import is_held
 from lft.core.settings import RunSettings
 from lft.launch.outcome import Outcome
 from lft.launch.pace import Pace, read_pace
@@ -61,6 +61,8 @@ class AttemptStatus(_Record):
     state: State
     launcher: Launcher | None
     outcome: Outcome | None
+    resumed_from: str = ""
+    """The checkpoint it went on from; nothing for the first step."""
 
 
 class RankBeat(_Record):
@@ -99,6 +101,8 @@ class RunStatus(_Record):
     """How far the newest attempt is, or was when its launcher went; None where it has ended."""
     checkpoints: tuple[str, ...]
     """Complete ones, the newest last."""
+    saved_ns: int
+    """When the newest of them was; 0 where there is none."""
     incomplete: tuple[str, ...]
 
 
@@ -119,22 +123,8 @@ def submitted_run(output_dir: Path) -> RunDir | None:
 
 
 def is_alive(run_dir: RunDir) -> bool:
-    """Whether a launcher holds the run's lock.
-
-    Asked with a shared lock, given back at once: it needs only the right to read, and two who ask do not disturb each other.
-    """
-    try:
-        handle = os.open(run_dir.lock, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(handle)
+    """Whether a launcher is at work on the run."""
+    return is_held(run_dir)
 
 
 def read_status(run_dir: RunDir) -> RunStatus:
@@ -152,6 +142,7 @@ def read_status(run_dir: RunDir) -> RunStatus:
         attempts=(newest, *earlier),
         progress=None if newest.state == "ended" else _progress(run_dir, attempts[0], newest.launcher),
         checkpoints=tuple(path.name for path in whole),
+        saved_ns=_saved_ns(whole),
         incomplete=tuple(path.name for path in incomplete),
     )
 
@@ -165,6 +156,15 @@ def checkpoints(run_dir: RunDir) -> tuple[list[Path], list[Path]]:
 def training_attempts(run_dir: RunDir) -> list[Attempt]:
     """The attempts that were told to train, the newest first."""
     return [attempt for attempt in reversed(run_dir.attempts()) if attempt.order("train").exists()]
+
+
+def start_of(attempt: Attempt) -> Path | None:
+    """The checkpoint an attempt went on from; None for the first step, or where that cannot be read."""
+    try:
+        path = json.loads(attempt.order("train").read_bytes()).get("resume_from")
+    except (OSError, ValueError):
+        return None
+    return Path(path) if path else None
 
 
 def is_trained(run_dir: RunDir) -> bool:
@@ -229,7 +229,21 @@ def rank_files(folder: Path, suffix: str) -> list[tuple[int, Path]]:
 def _attempt_status(attempt: Attempt, alive: bool) -> AttemptStatus:
     launcher, outcome = Launcher.load(attempt.launcher), Outcome.load(attempt.outcome)
     state: State = "running" if alive else "gone" if launcher else "unwatched"
-    return AttemptStatus(number=attempt.number, state="ended" if outcome else state, launcher=launcher, outcome=outcome)
+    start = start_of(attempt)
+    return AttemptStatus(
+        number=attempt.number,
+        state="ended" if outcome else state,
+        launcher=launcher,
+        outcome=outcome,
+        resumed_from=start.name if start else "",
+    )
+
+
+def _saved_ns(whole: list[Path]) -> int:
+    try:
+        return (whole[-1] / MANIFEST).stat().st_mtime_ns
+    except (IndexError, FileNotFoundError):  # none, or just removed for a newer one
+        return 0
 
 
 def _has_benchmark(attempt: Attempt) -> bool:

@@ -1,6 +1,5 @@
 """Which checkpoint a run goes on from, by which attempt it was written, and what is moved out of its way."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 from lft.core.checkpoints import PREFIX, folders, problem, step_of
 from lft.core.errors import DONE, STOPPED, SettingsError
 from lft.core.run_dir import Attempt, RunDir
-from lft.launch.follow import read_beats, training_attempts
+from lft.launch.follow import read_beats, start_of, training_attempts
 from lft.launch.outcome import Outcome
 from lft.launch.restart import Brake
 
@@ -80,7 +79,7 @@ def set_aside(run_dir: RunDir, number: int, start: Path | None) -> Path | None:
 def steps_done(attempt: Attempt) -> int:
     """How many steps of the run an attempt has reached, from its first one on."""
     beats = read_beats(attempt).values()
-    return max((beat.step or 0 for beat in beats if beat.stage == "training"), default=0)
+    return max((beat.step or 0 for beat in beats if beat.stage in ("training", "evaluating")), default=0)
 
 
 def brake_of(run_dir: RunDir) -> Brake:
@@ -88,7 +87,7 @@ def brake_of(run_dir: RunDir) -> Brake:
     brake, lineage = Brake(), list[Attempt]()
     for attempt in training_attempts(run_dir):
         lineage.append(attempt)
-        if _start(attempt) is None and run_dir.before_attempt(attempt.number).exists():
+        if start_of(attempt) is None and run_dir.before_attempt(attempt.number).exists():
             break  # it began anew, and what others had reached was moved away
     for attempt in reversed(lineage):
         outcome = Outcome.load(attempt.outcome)
@@ -102,7 +101,7 @@ def _candidates(run_dir: RunDir) -> Iterator[Path]:
     """Every folder named like a checkpoint, the newest first; then that of another run from which this one went on."""
     yield from reversed(folders(run_dir.output_dir))
     for attempt in training_attempts(run_dir)[:1]:
-        start = _start(attempt)
+        start = start_of(attempt)
         if start and start.parent != run_dir.output_dir and start.is_dir():
             yield start
 
@@ -111,16 +110,7 @@ def _writer(checkpoint: Path) -> Attempt | None:
     """The newest attempt of its run that began before its step: later ones went on from here, or from behind it."""
     run_dir, step = RunDir(checkpoint.parent), step_of(checkpoint)
     for attempt in training_attempts(run_dir):
-        start = _start(attempt)
+        start = start_of(attempt)
         if start is None or step_of(start) < step:
             return attempt
     return None
-
-
-def _start(attempt: Attempt) -> Path | None:
-    """The checkpoint an attempt went on from; None for the first step, or where that cannot be read."""
-    try:
-        path = json.loads(attempt.order("train").read_bytes()).get("resume_from")
-    except (OSError, ValueError):
-        return None
-    return Path(path) if path else None

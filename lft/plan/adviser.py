@@ -16,22 +16,19 @@ def next_that_fits(
     plan: LaunchPlan,
     machine: Machine,
     model: ModelFacts | UnknownModel,
-    *,
-    same_strategy: bool = False,
     held_bytes: int = 0,
 ) -> SmallerRun | None:
     """The first smaller run predicted to fit, and to need a tenth less than `plan`, which ran out of memory.
 
-    `same_strategy` where a checkpoint ties the run to it. `held_bytes` is what the rank had when there was no more, 0 where
-    that is not known. None where the model is unknown or nothing smaller fits.
+    A checkpoint serves every strategy. `held_bytes` is what the rank had when there was no more, 0 where that is not known.
+    None where the model is unknown or nothing smaller fits.
     """
     if plan.memory is None or isinstance(model, UnknownModel):
         return None
-    settings, strategies = with_checkpointing(plan.settings, plan.gradient_checkpointing), [plan.strategy]
-    if not same_strategy:
-        launch = settings.launch.model_copy(update={"strategy": "auto"})
-        others = possible_strategies(settings.model_copy(update={"launch": launch}), machine, plan.topology)
-        strategies += [strategy for strategy in others if strategy != plan.strategy]
+    settings = with_checkpointing(plan.settings, plan.gradient_checkpointing)
+    launch = settings.launch.model_copy(update={"strategy": "auto"})
+    others = possible_strategies(settings.model_copy(update={"launch": launch}), machine, plan.topology)
+    strategies = [plan.strategy, *(strategy for strategy in others if strategy != plan.strategy)]
     room = min(plan.memory.total, held_bytes or plan.memory.total)
     predict = Predictor(machine, plan.topology, plan.precision, model)
     found = first_that_fits(settings, strategies, predict, int(ENOUGH_LESS * room))

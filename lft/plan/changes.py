@@ -27,6 +27,7 @@ _EFFECTS: tuple[tuple[str, Effect], ...] = (
     ("training.log_every", "none"),
     ("training.batch_size", "rounding"),
     ("training.gradient_checkpointing", "rounding"),
+    ("training.liger", "rounding"),
     ("launch.", "none"),
     ("benchmark.", "none"),
     ("upload.", "none"),
@@ -87,6 +88,7 @@ def _layout(before: LaunchPlan, now: LaunchPlan) -> Iterator[Change]:
         ("ranks", before.topology.ranks, now.topology.ranks),
         ("device", before.topology.device, now.topology.device),
         ("strategy", before.strategy, now.strategy),
+        ("gradient checkpointing", _switch(before.gradient_checkpointing), _switch(now.gradient_checkpointing)),
     )
     yield from (Change(name, str(was), str(value), "rounding") for name, was, value in facts if was != value)
     if before.precision != now.precision and None not in (before.precision, now.precision):
@@ -98,6 +100,10 @@ def _effect(key: str, before: object, now: object) -> Effect:
     if moved and Path(str(before)).name == Path(str(now)).name:
         return "inexact"  # the same files elsewhere, as far as anyone can tell without having both
     return next((effect for start, effect in _EFFECTS if key.startswith(start)), "inexact")
+
+
+def _switch(is_on: bool) -> str:
+    return "on" if is_on else "off"
 
 
 def _typed(value: object) -> str:

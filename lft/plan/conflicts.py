@@ -17,7 +17,7 @@ SHARD_THE_OPTIMIZER: tuple[Strategy, ...] = ("zero2", "zero3", "fsdp")
 def refuse_conflicts(settings: RunSettings, machine: Machine) -> None:
     """Raise SettingsError where settings contradict each other, PreflightError where this machine lacks something."""
     launch, training = settings.launch, settings.training
-    contradictions = [*_ranks_and_devices(launch), *_kernels(training, launch)]
+    contradictions = [*_ranks_and_devices(launch), *_kernels(training, launch), *_evaluation(settings)]
     lacks = [*_lacks(launch, machine), *_lacks_kernels(training, launch, machine)]
     found = [f"{problem}; {way_out}" for problem, way_out in contradictions + lacks]
     if contradictions:
@@ -66,6 +66,17 @@ def _kernels(training: TrainingSettings, launch: LaunchSettings) -> Iterator[tup
     if training.liger and strategy == "device-map":
         problem = "training.liger computes on the first GPU, and launch.strategy device-map lays layers over several"
         yield problem, "--set training.liger=false"
+
+
+def _evaluation(settings: RunSettings) -> Iterator[tuple[str, str]]:
+    """What cannot be measured, or kept by what is not measured."""
+    training = settings.training
+    if training.keep_best and training.evaluate_every is None:
+        problem = "training.keep_best keeps the checkpoint with the lowest held-out loss, and it is not measured"
+        yield problem, "--set training.evaluate_every=10min"
+    if training.evaluate_every is not None and not settings.data.held_out:
+        problem = "training.evaluate_every measures the loss of held-out rows, and data.held_out is 0"
+        yield problem, "--set data.held_out=0.02, or --set training.evaluate_every=null"
 
 
 def _lacks(launch: LaunchSettings, machine: Machine) -> Iterator[tuple[str, str]]:

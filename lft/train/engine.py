@@ -69,9 +69,8 @@ def _set_checkpointing(base: PreTrainedModel, wanted: bool) -> None:
             next_step="--set training.gradient_checkpointing=false, with a smaller training.batch_size",
         )
     getattr(base, f"{name}_enable")({"use_reentrant": False})
-    base.config.use_cache = (
-        False  # keys and values for later tokens would be kept, and then be thrown away with a warning
-    )
+    # keys and values for later tokens would be kept, and then be thrown away with a warning
+    base.config.use_cache = False
 
 
 def _settle_attention(base: PreTrainedModel, strategy: Strategy, device: Device) -> tuple[bool, str]:

@@ -269,11 +269,13 @@ class LLMFineTuner:
         )
         with translating_out_of_memory():
             trainer.train()
-            weights = gather_adapter(self.peft_model)
+            self._save(self.peft_model, self.tokenizer, folder)
         self.wrapper = check.wrapper
+
+    def _save(self, model: PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        weights = gather_adapter(model)
         if self.rank.is_main:
-            style = self._style or usual_style(self.tokenizer)
-            save_adapter(self.peft_model, weights, self.tokenizer, folder, style, self.model_name)
+            save_adapter(model, weights, tokenizer, folder, self._style or usual_style(tokenizer), self.model_name)
 
     def benchmark(
         self,

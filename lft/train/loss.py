@@ -153,7 +153,7 @@ class TrainedTokens:
         weight, bias = self.head.weight, self.head.bias
         kept = hidden[:, :-1][trained].to(weight.dtype)
         loss: torch.Tensor = ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-            kept, weight, bias, labels[:, 1:][trained], self.label_smoothing
+            kept, weight, bias, labels[:, 1:][trained], self.label_smoothing if self.head.training else 0.0
         )
         self._exact = loss.detach()
         return loss.view(1, 1, 1)

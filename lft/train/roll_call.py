@@ -66,7 +66,10 @@ def _compare(store: Store, rank: Rank) -> None:
         if first.get(name) != other.get(name)
     ]
     message = f"{_words(different)} of {rank.world_size} cannot train with rank 0: {'; '.join(values)}"
-    _refuse(store, RendezvousError(message, next_step="start every node with the same settings"))
+    again = "start every node with the same settings"
+    if first.get("resume_from") != other.get("resume_from"):
+        again = "every node must see the checkpoints of the output directory; where it cannot be shared, --resume never on all"
+    _refuse(store, RendezvousError(message, next_step=again))
 
 
 def _refuse(store: Store, error: RendezvousError) -> None:

@@ -24,17 +24,17 @@ WINDOW = 50
 def epoch_order(lengths: np.ndarray, seed: int, epoch: int, group: int = 0) -> np.ndarray:
     """The items of one epoch, counted from 0, in the order they are trained: (items,) int64.
 
-    A plain shuffle; with `group`, the global batch, global batches of items of similar length, shuffled. Those of the
-    first epoch begin with the longest item, so that running out of memory shows at step 1. The last batch, if it is not
-    full, is drawn from all items.
+    A plain shuffle; with `group`, the global batch, global batches of items of similar length, shuffled. The first of the
+    first epoch holds the longest item, so that running out of memory shows at step 1. The last batch, if it is not full, is
+    drawn from all items.
     """
     generator = np.random.default_rng([seed, epoch])
     order = generator.permutation(len(lengths))
-    if not group or not len(order):
-        return order
-    if epoch == 0:
+    if epoch == 0 and len(order):
         longest = int(lengths[order].argmax())
         order[[0, longest]] = order[[longest, 0]]
+    if not group or not len(order):
+        return order
     whole = len(order) // group  # batches
     windows = np.arange(len(order)) // (WINDOW * group)
     windows[whole * group :] = len(order)

@@ -1,6 +1,5 @@
 """transformers.Trainer, fed in lft's global order and told to compute lft's loss."""
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +58,20 @@ class LoraTrainer(Trainer):
         label_smoothing: float = 0.0,
         **options: Any,
     ) -> None:
-        own_logits = partial(global_batch_loss, label_smoothing=label_smoothing)
-        loss = trained_tokens.global_batch_loss if trained_tokens else own_logits
+        self.label_smoothing = label_smoothing
+        loss = trained_tokens.global_batch_loss if trained_tokens else self._logits_loss
         super().__init__(train_dataset=items, compute_loss_func=loss, **options)
         self.rank, self.items, self.group_by_length = rank, items, group_by_length
         self.trained_tokens = trained_tokens
         self.precision, self.writer, self.resume_from = precision, writer, resume_from
         self.held_out_loss: float | None = None
         """After the newest step, where it was measured."""
+
+    def _logits_loss(self, outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+        """As global_batch_loss; labels are smoothed in training only, so that held-out losses can be compared."""
+        assert isinstance(self.model, nn.Module)
+        smoothing = self.label_smoothing if self.model.training else 0.0
+        return global_batch_loss(outputs, labels, num_items_in_batch, label_smoothing=smoothing)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> Any:
         """The Trainer's, which calls compute_loss_func and scales by the number of ranks."""

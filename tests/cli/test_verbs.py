@@ -90,12 +90,12 @@ def test_the_status_of_a_running_run_is_its_attempts_newest_first_and_what_to_ty
         assert run(["status", "out"]) == 0
     lines = said(capsys)
     assert lines == [
-        f"  attempt 1 running (pid {process.pid} on here), training step 20/100, loss 0.971, "
+        f"  attempt 1, from checkpoint-11, running (pid {process.pid} on here), training step 20/100, loss 0.971, "
         "100 tok/s (20 trained, 17 % padding), MFU 40 %, mem 1.4 GB, eta 0:00:40",
         "    rank 1 is at training step 4/100, last heard N s ago",
         "  attempt 0 ended (exit 75, stopped by a signal, saved; to be continued): "
         "stopped after step 11 of 100; checkpoint-11 is saved, N s ago",
-        "  checkpoints  checkpoint-15 and 1 before it; not complete: checkpoint-20",
+        "  checkpoints  checkpoint-15, saved N s ago, and 1 before it; not complete: checkpoint-20",
         "  next   lft logs out --follow     or: lft stop out",
     ]
 

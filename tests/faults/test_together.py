@@ -148,6 +148,6 @@ def test_a_run_started_without_lft_is_seen_kept_apart_and_stopped(model: Path, d
         stop = run_lft("stop", "out", cwd=tmp_path)
         assert rank.wait(60) == 75, (tmp_path / "log").read_text()
     assert "attempt 0 running, started by another launcher than lft, training step" in status
-    assert (second.returncode, "another run is using" in second.stderr) == (3, True)
+    assert (second.returncode, "is running: attempt 0" in second.stderr) == (3, True)
     assert stop.returncode == 0, stop.stdout + stop.stderr
     assert complete(tmp_path / "out") != []
