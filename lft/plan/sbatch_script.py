@@ -13,7 +13,8 @@ from pathlib import Path
 
 from lft.core.errors import SettingsError
 from lft.core.run_dir import RunDir
-from lft.core.settings import RunSettings, SlurmSettings
+from lft.core.settings import RunSettings
+from lft.core.slurm_settings import SlurmSettings
 from lft.core.words import counted
 
 CPUS_PER_GPU = 4
