@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from lft.core.errors import DONE, SAVED
+from lft.core.errors import DONE, SAVED, PreflightError
 from lft.core.events import Event
 from lft.core.gpus import Gpu
+from lft.core.order import WorkerReport
 from lft.core.run_dir import RunDir
 from lft.launch.company import seldom
 from lft.launch.node_job import Around, do_job
@@ -38,7 +39,13 @@ def _do(
     """One job; whether it failed here. What a rank could not report itself is reported for it, where the leader looks."""
     assert word.job is not None
     attempt = next(each for each in run_dir.attempts() if each.number == word.attempt)
-    plan = as_node(LaunchPlan.model_validate_json(attempt.plan.read_bytes()), team.me.node, gpus)
+    plan = LaunchPlan.model_validate_json(attempt.plan.read_bytes())
+    try:
+        plan = as_node(plan, team.me.node, gpus)
+    except PreflightError as error:
+        first = team.me.node * plan.topology.ranks_per_node
+        WorkerReport.of_failure(first, "starting", error, "").save(attempt.failure(first))
+        return True
     is_over = seldom(lambda: team.is_over(word.number))
     ended, _ = do_job(plan, word.job, Around(stop=stop, observe=observe, is_called_off=is_over))
     return _report_failures(ended, plan)

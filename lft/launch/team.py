@@ -171,7 +171,8 @@ class Team:
             step=step,
             node=self.names[min(nodes)],
             exit_code=HANG,
-            message=f"the agent of {names} has not been heard for {LOST_SECONDS:g} s: the node is down, or it was killed",
+            message=f"the agent of {names} has not been heard for {LOST_SECONDS:g} s: the node is down, or it was killed; "
+            f"--set slurm.exclude={names.replace(' ', '')} leaves it out",
             time_ns=time.time_ns(),
         )
 
