@@ -198,7 +198,8 @@ def _requeue(job: str, is_array: bool, requeue_exit: bool) -> Iterator[str]:
         yield 'exit "$code"  # RequeueExit is set here'
         return
     yield '[ "$code" = 75 ] || exit "$code"'
-    yield f'scontrol requeue "{job}" || {{  # a site may forbid it: then another job continues'
+    yield "# A site may forbid that: then another job continues. A job that SLURM itself has requeued is not RUNNING any more."
+    yield f'scontrol requeue "{job}" || [ "$(squeue -h -j "{job}" -o %T)" != RUNNING ] || {{'
     element = '--array="$SLURM_ARRAY_TASK_ID" ' if is_array else ""
     yield f'  next=$(cd "$SLURM_SUBMIT_DIR" && sbatch --parsable {element}--dependency="afterany:{job}" {SCRIPT}) &&'
     number = "_$SLURM_ARRAY_TASK_ID" if is_array else ""
