@@ -75,8 +75,6 @@ def sbatch_script(
     if elements is not None:
         inner = RunDir(settings.output_dir / ELEMENT).slurm
         run = quoted(settings.output_dir) + "/" + str(inner.relative_to(settings.output_dir))
-    # an element's own job id may be that of the whole array
-    job = "$SLURM_JOB_ID" if elements is None else "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
     python = slurm.python or ("python3" if slurm.container else python)
     agent = f'{shlex.quote(python)} -m lft.cli.main launch "$run/{SETTINGS}"{" --explicit" if explicit else ""}'
     lines = [
@@ -85,7 +83,9 @@ def sbatch_script(
         *(f"#SBATCH {directive}" for directive in _directives(settings, shape, elements)),
         "",
         f"run={run}",
-        *([f'exec >> "$SLURM_SUBMIT_DIR/job-{job}.log" 2>&1'] if _misleads_slurm(settings.output_dir) else []),
+        # an element's own job id may be that of the whole array
+        "job=$SLURM_JOB_ID" if elements is None else "job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
+        *(['exec >> "$SLURM_SUBMIT_DIR/job-$job.log" 2>&1'] if _misleads_slurm(settings.output_dir) else []),
         *([f"module load {' '.join(slurm.modules)}"] if slurm.modules else []),
         *slurm.setup,
         "",
@@ -97,7 +97,7 @@ def sbatch_script(
         'while kill -0 "$step" 2>/dev/null; do wait "$step"; done  # a trapped signal ends a wait early',
         'wait "$step"',
         "code=$?",
-        *(_requeue(job, elements is not None, requeue_exit) if slurm.requeue else ['exit "$code"']),
+        *(_requeue(elements is not None, requeue_exit) if slurm.requeue else ['exit "$code"']),
     ]
     return "\n".join(lines) + "\n"
 
@@ -188,20 +188,20 @@ def _misleads_slurm(folder: Path) -> bool:
     return not {"%", "\\"}.isdisjoint(str(folder))
 
 
-def _requeue(job: str, is_array: bool, requeue_exit: bool) -> Iterator[str]:
+def _requeue(is_array: bool, requeue_exit: bool) -> Iterator[str]:
     """The exit code, and how a job that is to be continued is."""
     yield ""
     yield "# The first node's agent speaks for all; srun would speak for one that was killed. 75: saved, to be continued."
-    yield f'said="$run/exit-{job}.${{SLURM_RESTART_COUNT:-0}}"'
+    yield 'said="$run/exit-$job.${SLURM_RESTART_COUNT:-0}"'
     yield '[ ! -r "$said" ] || read -r code < "$said"'
     if requeue_exit:
         yield 'exit "$code"  # RequeueExit is set here'
         return
     yield '[ "$code" = 75 ] || exit "$code"'
     yield "# A site may forbid that: then another job continues. A job that SLURM itself has requeued is not RUNNING any more."
-    yield f'scontrol requeue "{job}" || [ "$(squeue -h -j "{job}" -o %T)" != RUNNING ] || {{'
+    yield 'scontrol requeue "$job" || [ "$(squeue -h -j "$job" -o %T)" != RUNNING ] || {'
     element = '--array="$SLURM_ARRAY_TASK_ID" ' if is_array else ""
-    yield f'  next=$(cd "$SLURM_SUBMIT_DIR" && sbatch --parsable {element}--dependency="afterany:{job}" {SCRIPT}) &&'
+    yield f'  next=$(cd "$SLURM_SUBMIT_DIR" && sbatch --parsable {element}--dependency="afterany:$job" {SCRIPT}) &&'
     number = "_$SLURM_ARRAY_TASK_ID" if is_array else ""
     yield f'    printf \'{{"job_id": "%s"}}\\n\' "${{next%%;*}}{number}" >> "$run/{JOBS}"'
     yield "}"
