@@ -10,7 +10,7 @@ import click
 from lft.cli.continuing import AUTO, Intent, intend, refuse_running
 from lft.cli.work import work
 from lft.core.allocation import SlurmAllocation, node_names
-from lft.core.errors import BUG, LftError, PreflightError, StoppedError
+from lft.core.errors import BUG, STOPPED, LftError, PreflightError, StoppedError
 from lft.core.files import write_text
 from lft.core.gpus import find_gpus
 from lft.core.network import shared_address
@@ -32,7 +32,7 @@ def launch_in_job(
 ) -> int:
     """This node's part of a run; returns the exit code, which is the first node's on every node."""
     if not allocation.in_step:
-        start_step(settings, allocation)
+        start_step(settings, allocation, ["--resume", resume, *(["--explicit"] if explicit else [])])
     refuse_wrong_step(settings.launch.nodes, allocation)
     run_dir, node = RunDir(settings.output_dir), allocation.node_index or 0
     names = node_names(allocation.node_list)
@@ -51,7 +51,7 @@ def launch_in_job(
         try:
             code = _lead(settings, allocation, team, stop, resume, explicit=explicit)
         except LftError as error:
-            code = error.exit_code
+            code = STOPPED if stop.by_user else error.exit_code
             raise
         finally:
             write_text(run_dir.slurm / f"exit-{allocation.life}", f"{code}\n")
@@ -59,14 +59,14 @@ def launch_in_job(
     return code
 
 
-def start_step(settings: RunSettings, allocation: SlurmAllocation) -> None:
+def start_step(settings: RunSettings, allocation: SlurmAllocation, options: list[str]) -> None:
     """Become srun, with one agent a node: for the shell of salloc, or of a batch script. Raises PreflightError."""
     run_file = RunDir(settings.output_dir).slurm / SETTINGS
     write_text(run_file, to_yaml(settings))
     launch = settings.launch
     gpus = launch.gpus if isinstance(launch.gpus, int) else allocation.gpus_on_node or 0
     shape = JobShape(launch.nodes, gpus, settings.slurm.cpus_per_task or allocation.cpus_on_node or 1)
-    argv = ["srun", *srun_options(shape), sys.executable, "-m", "lft.cli.main", "launch", str(run_file)]
+    argv = ["srun", *srun_options(shape), sys.executable, "-m", "lft.cli.main", "launch", str(run_file), *options]
     click.echo(f"  step       {shlex.join(argv)}")
     sys.stdout.flush()
     try:

@@ -16,6 +16,8 @@ from lft.launch.triage import all_reports
 from lft.plan.launch_plan import LaunchPlan
 
 SECONDS_BETWEEN_LOOKS = 1.0
+NODES_A_SECOND = 64
+"""A look at another node reads two small files, over the network."""
 
 
 class Alone:
@@ -67,7 +69,8 @@ class InJob(Alone):
     def begin(self, plan: LaunchPlan, job: Job) -> None:
         """Have the other nodes begin too."""
         self.team.begin(plan.attempt, job)
-        self._gave_up = seldom(lambda: bool(self.team.failed()))
+        seconds = len(self.team.names) / NODES_A_SECOND
+        self._gave_up = seldom(lambda: bool(self.team.failed()), max(SECONDS_BETWEEN_LOOKS, seconds))
 
     def note(self, event: Event) -> None:
         """Learn how long steps and saves take."""
@@ -104,13 +107,13 @@ class InJob(Alone):
         return outcome.model_copy(update={"exit_code": STOPPED if job and job.is_ended_by_hand else SAVED})
 
 
-def seldom(ask: Callable[[], bool]) -> Callable[[], bool]:
-    """The same question, asked at most once a second; yes stays yes."""
+def seldom(ask: Callable[[], bool], seconds: float = SECONDS_BETWEEN_LOOKS) -> Callable[[], bool]:
+    """The same question, asked at most once in so many seconds; yes stays yes."""
     answer, asked = False, float("-inf")
 
     def asked_seldom() -> bool:
         nonlocal answer, asked
-        if not answer and time.monotonic() - asked >= SECONDS_BETWEEN_LOOKS:
+        if not answer and time.monotonic() - asked >= seconds:
             answer, asked = ask(), time.monotonic()
         return answer
 
