@@ -19,8 +19,11 @@ from lft.core.words import counted
 
 CPUS_PER_GPU = 4
 """For the rank, its data and the kernel's work; slurm.cpus_per_task changes it."""
-WARNING_SECONDS = 60
-"""--signal: SLURM's own warning before the time limit, the net below the agent's. SLURM may be 60 s early."""
+WARNING_SECONDS = 30
+"""--signal: SLURM's own warning before the time limit, the net below the agent's stop, which comes 60 s before it at the
+latest. SLURM looks every 30 s, and so warns 30 to 60 s before."""
+SHORT_WARNING = 8
+"""In a short job, not before the last eighth of its time."""
 LEAVE_SECONDS = 300
 """srun --wait: the first node's agent leaves last, so that whoever is still there so long after another is stuck."""
 ELEMENT = "$SLURM_ARRAY_TASK_ID"
@@ -148,7 +151,7 @@ def _directives(settings: RunSettings, shape: JobShape, elements: int | None) ->
     yield "--open-mode=append"
     yield "--requeue" if slurm.requeue else "--no-requeue"
     limit = limit_seconds(slurm.time) if slurm.time else 0
-    yield f"--signal=USR1@{min(WARNING_SECONDS, limit // 4) or WARNING_SECONDS}"
+    yield f"--signal=USR1@{min(WARNING_SECONDS, limit // SHORT_WARNING) or WARNING_SECONDS}"
     yield from slurm.directives
 
 

@@ -123,9 +123,21 @@ def test_a_run_that_needs_more_time_than_its_limit_takes_as_many_lives_as_it_nee
     codes = run.exit_codes()
     assert len(codes) > 1
     assert set(codes[:-1]) == {75}
-    assert "the time limit came near" in site.lft("status", run.output_dir, cwd=tmp_path).stdout
     assert "TIMEOUT" not in run.seen
     assert run.adapter() == whole.adapter()
+
+
+@pytest.mark.long
+def test_the_agent_stops_by_itself_before_the_time_limit(site: Site, tmp_path: Path) -> None:
+    late = (
+        "--set",
+        'slurm.directives=["--signal=USR1@1"]',
+    )  # SLURM warns 1 to 31 s before the end, the agent stops at 45
+    run = site.submit(tmp_path, *late, "--time", "3", nodes=1, steps=100_000)
+    wait_until((run.run_dir.run / "attempt-0" / "outcome.json").exists, 240)
+    assert "after the time limit came near" in site.lft("status", run.output_dir, cwd=tmp_path).stdout
+    assert run.exit_codes() == [75]
+    site.cluster.ask("scancel", run.job_id)
 
 
 @pytest.mark.long
