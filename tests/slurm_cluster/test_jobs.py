@@ -86,6 +86,19 @@ def test_a_rank_that_crashes_ends_the_job_with_its_own_error(site: Site, tmp_pat
 
 
 @pytest.mark.long
+def test_with_restarts_all_nodes_begin_again_in_the_same_job(
+    site: Site, undisturbed: Submitted, tmp_path: Path
+) -> None:
+    run = site.submit(tmp_path, "--restarts", 1, "--set", "training.save_every=3")
+    run.wait_for_step(5)
+    kill(site.cluster.processes(run.nodes()[-1], "lft.train.worker"), signal.SIGSEGV)
+    run.done()
+    assert run.exit_codes() == [0]
+    assert run.attempts() == 2
+    assert run.adapter() == undisturbed.adapter()
+
+
+@pytest.mark.long
 def test_a_node_whose_agent_is_killed_is_named_and_the_run_goes_on(
     site: Site, undisturbed: Submitted, tmp_path: Path
 ) -> None:
