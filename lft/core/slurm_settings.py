@@ -8,7 +8,6 @@ from lft.core.section import Count, Section
 
 Word = Annotated[str, Field(pattern=r"""^[^\s"'`\\$#]+$""")]
 """A value that stands in an #SBATCH line as it is: sbatch expands nothing there, and ends a value at white space."""
-Line = Annotated[str, Field(pattern=r"^[^\n\r]+$")]
 
 
 class SlurmSettings(Section):
@@ -47,7 +46,7 @@ class SlurmSettings(Section):
     modules: tuple[Word, ...] = ()
     """Modules to load first."""
 
-    setup: tuple[Line, ...] = ()
+    setup: tuple[str, ...] = ()
     """Lines to run on the first node before the job, for example `source /opt/site.sh`; what they export reaches all nodes."""
 
     python: str | None = None

@@ -91,7 +91,6 @@ def test_nothing_in_a_directive_is_left_to_be_expanded() -> None:
         ("account", '"'),
         ("time", "soon"),
         ("modules", ["a; rm -rf x"]),
-        ("setup", ["a\nb"]),
         ("directives", ["nodes=9"]),
         ("directives", ["--a=1\n--b"]),
         ("partitoin", "gpu"),
