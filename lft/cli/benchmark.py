@@ -7,6 +7,7 @@ import click
 from lft.cli.finished import finished_plan
 from lft.cli.present import RunDisplay, show_outcome
 from lft.core.errors import SettingsError
+from lft.core.stop_signals import early_stop
 from lft.launch.agent import Agent
 
 
@@ -22,6 +23,9 @@ def command(output_dir: Path) -> int:
     if not plan.settings.has_benchmark:
         raise SettingsError(["the run holds out no row, or asks for no prompt (data.held_out, benchmark.num_prompts)"])
     with RunDisplay() as display:
-        outcome = Agent(plan, display.observe).benchmark()
+        agent = Agent(plan, display.observe)
+        with agent.stop.listening():
+            outcome = agent.benchmark()
+            early_stop.retire()
     show_outcome(outcome, plan)
     return outcome.exit_code

@@ -128,11 +128,20 @@ def _refuse_more(run_dir: RunDir, trained_by: Attempt, differences: Sequence[Cha
 
 def _plan_after(attempt: Attempt, settings: RunSettings) -> LaunchPlan:
     """The plan of now, with the global batch of before where none is asked for: its default follows the ranks."""
+    batch = _plan_of(attempt).batch.global_batch
     if settings.training.global_batch_size is None:
-        batch = _plan_of(attempt).batch.global_batch
         training = settings.training.model_copy(update={"global_batch_size": batch})
         settings = settings.model_copy(update={"training": training})
-    return plan_here(settings)
+    try:
+        return plan_here(settings)
+    except SettingsError as error:
+        if settings.training.global_batch_size != batch or "global_batch_size" not in error.message:
+            raise
+        raise SettingsError(
+            error.mistakes,
+            source="going on with the global batch of before",
+            next_step=f"take ranks and a training.batch_size whose product divides {batch}",
+        ) from None
 
 
 def _plan_of(attempt: Attempt) -> LaunchPlan:

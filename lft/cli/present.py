@@ -19,7 +19,7 @@ from rich.text import Text
 from lft.core.errors import DONE, NEXT, TRAINING
 from lft.core.events import Event
 from lft.core.throughput import Speed, speed
-from lft.core.words import clock, rank_names
+from lft.core.words import clock, counted, rank_names
 from lft.launch.agent import LAUNCHER
 from lft.launch.outcome import Failure, Outcome
 from lft.plan.commands import command_line, other_launchers
@@ -288,7 +288,7 @@ def _show_report(console: Console, report: dict[str, Any]) -> None:
         peaks, predicted = training["peak_memory_bytes_by_rank"], training["predicted_memory_bytes"]
         foreseen = f" ({predicted / 1e9:.1f} predicted)" if predicted else ""
         facts = [
-            f"{training['steps']} steps in {clock(training['seconds'])}",
+            f"{training['steps']} steps in {clock(training['seconds'])} on {counted(len(peaks), 'rank')}",
             Speed.model_validate(training, extra="ignore").describe(),
             f"peak memory {max(peaks) / 1e9:.1f} GB a rank{foreseen}",
             f"{training['trainable_parameters']:,} of {training['parameters']:,} parameters",

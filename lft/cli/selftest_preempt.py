@@ -135,7 +135,7 @@ def _stop_and_go_on(trial: Trial) -> int | None:
         attempts = run_dir.attempts()
         return bool(attempts) and steps_done(attempts[-1]) >= third
 
-    click.echo(f"  command    {shlex.join(trial.command('interrupted')[3:])}")
+    click.echo(f"  command    lft {shlex.join(trial.command('interrupted')[3:])}")
     stopped = trial.launch("interrupted", is_time)
     if stopped.exit_code == DONE:
         return None

@@ -150,6 +150,14 @@ def test_the_default_global_batch_is_that_of_before_wherever_the_run_goes_on(out
     assert launch("--cpu-procs", "1", *asked("training.global_batch_size=16")) == 2
 
 
+def test_ranks_that_do_not_divide_the_global_batch_are_not_sent_to_another_one(out: Path, capsys: Captured) -> None:
+    checkpoint(out, 8)
+    assert launch("--cpu-procs", "3") == 2
+    text = capsys.readouterr().err
+    assert "training.global_batch_size(32) is no multiple of batch_size(4) x ranks(3) = 12" in text
+    assert "next   take ranks and a training.batch_size whose product divides 32" in text
+
+
 def test_a_finished_run_is_left_alone(out: Path, capsys: Captured) -> None:
     plan = finish_training(out, exit_code=0)
     write_text(plan.run_dir.report, "{}")

@@ -107,7 +107,7 @@ def test_a_run_leaves_what_the_run_directory_promises_and_its_settings_repeat_it
         "training step 4/4",
         "ROUGE-L",
         "held-out loss",
-        "tokens/s",
+        "tok/s",
         "base",
     ):
         assert said in done.stdout

@@ -156,6 +156,18 @@ def test_label_smoothing_is_that_of_torch_on_the_trained_tokens(style: str) -> N
     assert styles.distance(styles.gradients(model), expected) < 1e-5
 
 
+def test_labels_are_smoothed_in_training_only() -> None:
+    model = styles.tiny("llama").eval()
+    plain, smoothed = (
+        make_engine(model, ALONE, "single", "cpu", "fp32", TrainingSettings(label_smoothing=share))
+        for share in (0, 0.2)
+    )
+    with torch.no_grad():
+        held_out = packed_loss(model, plain).item()
+        assert packed_loss(model, smoothed).item() == held_out
+        assert packed_loss(model.train(), smoothed).item() > held_out
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_cross_entropy_in_chunks_is_cross_entropy(

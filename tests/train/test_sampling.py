@@ -71,6 +71,13 @@ def test_the_last_batch_that_is_not_full_is_drawn_from_all_items_and_never_holds
         assert LENGTHS[epoch_order(LENGTHS[:1000], seed, 0, 16)[:16]].max() == LENGTHS[:1000].max()
 
 
+def test_where_items_are_only_shuffled_the_longest_still_comes_first_and_only_in_the_first_epoch() -> None:
+    first, second = (epoch_order(LENGTHS[:1000], 3, epoch) for epoch in (0, 1))
+    assert LENGTHS[first[0]] == LENGTHS[:1000].max()
+    assert sorted(first.tolist()) == sorted(second.tolist()) == list(range(1000))
+    assert first[0] != second[0]
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("group", [0, 12])
 @pytest.mark.parametrize("steps", [0, 1, 5, 9, 13])
