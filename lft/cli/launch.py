@@ -6,14 +6,13 @@ from typing import Any
 import click
 
 from lft.cli.continuing import AUTO, Intent, intend, refuse_running
+from lft.cli.in_job import launch_in_job
 from lft.cli.options import node_options, plan_options, resume_option, settings_from
-from lft.cli.present import RunDisplay, show_outcome, show_plan
-from lft.cli.story import finished_lines
-from lft.core.errors import DONE
+from lft.cli.work import work
+from lft.core.allocation import slurm_allocation
+from lft.core.rank import slurm_variables
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
-from lft.core.stop_signals import early_stop
-from lft.launch.agent import Agent
 from lft.plan.nodes import on_node
 
 
@@ -22,6 +21,7 @@ from lft.plan.nodes import on_node
 @resume_option
 @node_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and stop.")
+@click.option("--explicit", is_flag=True, hidden=True)  # for batch scripts: go on as lft resume does
 def command(
     run_file: Path | None,
     demo: bool,
@@ -30,6 +30,7 @@ def command(
     rdzv: str | None,
     node_rank: int | None,
     dry_run: bool,
+    explicit: bool,
     **flags: Any,
 ) -> int:
     """Plan, start, watch and finish a run; typed again, go on with it.
@@ -40,7 +41,10 @@ def command(
     lft launch run.yaml --gpus 4 --set training.num_epochs=1
     """
     settings = settings_from(run_file, demo, sets, flags)
-    return carry_out(settings, resume, node_rank, rdzv, dry_run=dry_run)
+    allocation = slurm_allocation(slurm_variables())
+    if allocation and not dry_run and rdzv is None and (allocation.in_step or settings.launch.nodes > 1):
+        return launch_in_job(settings, allocation, resume, explicit=explicit)
+    return carry_out(settings, resume, node_rank, rdzv, explicit=explicit, dry_run=dry_run)
 
 
 def carry_out(
@@ -56,18 +60,4 @@ def carry_out(
     if not dry_run and not node_rank:
         refuse_running(RunDir(settings.output_dir))
     intent = intend(settings, resume, explicit=explicit)
-    intent = Intent(on_node(intent.plan, node_rank, rdzv), intent.tasks)
-    plan, tasks = intent.plan, intent.tasks
-    if tasks is None or dry_run:
-        show_plan(plan)
-    else:
-        click.echo("\n".join(finished_lines(settings.output_dir, tasks)))
-    if dry_run or tasks == () or (tasks and plan.node > 0):
-        return DONE
-    with RunDisplay(plan.local_ranks[0]) as display:
-        agent = Agent(plan, display.observe)
-        with agent.stop.listening():
-            outcome = agent.run() if tasks is None else agent.finish(tasks)
-            early_stop.retire()
-    show_outcome(outcome, agent.plan)
-    return outcome.exit_code
+    return work(Intent(on_node(intent.plan, node_rank, rdzv), intent.tasks), dry_run=dry_run)

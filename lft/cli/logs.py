@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
+from lft.cli.job_story import before_it_began
 from lft.cli.story import first_line, told_place
 from lft.core.errors import SettingsError
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.words import rank_names
-from lft.launch.follow import existing_run, is_alive, read_failures
+from lft.launch.follow import existing_run, is_alive, read_failures, submitted_run
 from lft.launch.logs import LogTail, folded_problems, ranks_with_log, start_of_last_lines
 
 POLL_SECONDS = 0.2
@@ -36,6 +37,10 @@ def command(output_dir: Path, rank: str | None, number: int | None, lines: int, 
     """
     if errors and follow:
         raise click.UsageError("--errors and --follow exclude each other")
+    waiting = submitted_run(output_dir)
+    if waiting is not None:
+        click.echo("\n".join(before_it_began(waiting, output_dir)))
+        return
     run_dir = existing_run(output_dir)
     attempt = _attempt(run_dir, number)
     asked = _asked_rank(rank, default=None if errors else 0)

@@ -13,6 +13,8 @@ from lft.core.errors import BUG, DONE, FORCED, PREFLIGHT, SETTINGS, STOPPED, Lft
 
 VERBS = {
     "launch": "Plan, start, watch and finish a run.",
+    "submit": "Submit a run to SLURM.",
+    "doctor": "Check the nodes of a SLURM allocation.",
     "plan": "Show what a run would do, and why.",
     "data": "Prepare, inspect and free data ahead of a run.",
     "status": "Say how far a run is, and how its attempts ended.",

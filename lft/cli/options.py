@@ -28,6 +28,9 @@ FLAGS = {
     "restarts": "launch.restarts",
     "hang_timeout": "launch.hang_timeout_seconds",
     "grace": "launch.grace_seconds",
+    "partition": "slurm.partition",
+    "account": "slurm.account",
+    "time": "slurm.time",
 }
 
 _WHAT = (
@@ -54,6 +57,11 @@ _HOW = (
     click.option("--grace", metavar="SECONDS", help="How long ranks may take to save and leave."),
 )
 
+_JOB = (
+    click.option("--time", metavar="H:M:S", help="Time limit of the job."),
+    click.option("--partition", metavar="NAME", help="Partition to submit to."),
+    click.option("--account", metavar="NAME", help="Account to charge."),
+)
 _RESUME = (
     click.option(
         "--resume",
@@ -81,6 +89,11 @@ def data_options(function: Function) -> Function:
 def resume_options(function: Function) -> Function:
     """Add those options of a plan that change how a run that is there goes on."""
     return _with(_HOW + _SET, function)
+
+
+def job_options(function: Function) -> Function:
+    """Add the options that only a SLURM job has; its other settings are --set slurm.NAME=VALUE."""
+    return _with(_JOB, function)
 
 
 def resume_option(function: Function) -> Function:

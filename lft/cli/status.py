@@ -5,9 +5,12 @@ from pathlib import Path
 
 import click
 
-from lft.cli.story import next_step, told_apart, told_attempt, told_checkpoints
+from lft.cli.job_story import JobWatch, before_it_began, goes_on, newest_job, sweep_lines, told_job, told_wait
+from lft.cli.story import next_step, told_apart, told_attempt, told_checkpoints, typed
 from lft.core.run_dir import RunDir
-from lft.launch.follow import RunStatus, existing_run, read_status
+from lft.launch.follow import RunStatus, existing_run, read_status, submitted_run
+from lft.launch.slurm import Job
+from lft.launch.submission import sweep_of
 
 REFRESH_SECONDS = 1.0
 SECONDS_BETWEEN_LINES = 10.0
@@ -24,46 +27,58 @@ def command(output_dir: Path, watch: bool, as_json: bool) -> None:
     \b
     lft status runs/support --watch
     """
-    run_dir = existing_run(output_dir)
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other")
+    waiting = submitted_run(output_dir)
+    if waiting is not None and sweep_of(waiting):
+        click.echo("\n".join(f"  {line}" for line in sweep_lines(waiting)))
+        return
+    if waiting is not None and not watch:
+        click.echo("\n".join(f"  {line}" for line in before_it_began(waiting, output_dir)))
+        return
+    run_dir = waiting or existing_run(output_dir)
     if as_json:
         click.echo(read_status(run_dir).model_dump_json(indent=1))
     elif watch:
         _watch(run_dir, output_dir)
     else:
-        click.echo("\n".join(status_lines(read_status(run_dir), output_dir)))
+        click.echo("\n".join(status_lines(read_status(run_dir), output_dir, newest_job(run_dir))))
 
 
-def status_lines(status: RunStatus, output_dir: Path) -> list[str]:
-    """The whole status, the newest attempt first."""
+def status_lines(status: RunStatus, output_dir: Path, job: Job | None = None) -> list[str]:
+    """The whole status, the job and then the newest attempt first."""
     newest, *earlier = status.attempts
-    lines = [told_attempt(newest, status.progress)]
+    lines = [told_job(job)] if job else []
+    lines.append(told_attempt(newest, status.progress))
     if status.progress is not None:
         lines += [f"  {line}" for line in told_apart(status.progress.apart)]
     if status.is_alive and newest.outcome is not None:
         lines.insert(0, "a launcher is at work here; its next attempt has not begun")
-    lines += [told_attempt(attempt, None) for attempt in earlier]
+    pairs = zip(earlier, status.attempts, strict=False)
+    lines += [told_attempt(attempt, None) + told_wait(attempt, following) for attempt, following in pairs]
     lines += told_checkpoints(status)
-    return [*(f"  {line}" for line in lines), f"  next   {next_step(status, output_dir)}"]
+    next_words = f"{typed('status', output_dir)} --watch" if goes_on(job) else next_step(status, output_dir)
+    return [*(f"  {line}" for line in lines), f"  next   {next_words}"]
 
 
 def _watch(run_dir: RunDir, output_dir: Path) -> None:
-    """Show the status in place on a terminal, else a line for each change, until the run ends."""
+    """Show the status in place on a terminal, else a line for each change, until the run, and its job, have ended."""
     from lft.cli.present import LiveLines  # with Rich, which the other uses of this verb need not wait for
 
-    status, said, said_at = read_status(run_dir), "", 0.0
+    ask_job, said, said_at = JobWatch(run_dir), "", 0.0
     with LiveLines() as live:
-        while status.is_alive:
-            lines = status_lines(status, output_dir)
+        while True:
+            job, status = ask_job(), read_status(run_dir) if run_dir.attempts() else None
+            lines = status_lines(status, output_dir, job) if status else list(before_it_began(run_dir, output_dir))
+            if not goes_on(job) and not (status and status.is_alive):
+                break
             live.show(lines)
-            now = time.monotonic()
-            if not live.is_terminal and (_what(status) != said or now - said_at >= SECONDS_BETWEEN_LINES):
-                said, said_at = _what(status), now
-                click.echo("\n".join(lines[:1]))
+            now, what = time.monotonic(), f"{job and told_job(job)} {_what(status) if status else ''}"
+            if not live.is_terminal and (what != said or now - said_at >= SECONDS_BETWEEN_LINES):
+                said, said_at = what, now
+                click.echo("\n".join(lines[: 2 if job and status else 1]))
             time.sleep(REFRESH_SECONDS)
-            status = read_status(run_dir)
-    click.echo("\n".join(status_lines(status, output_dir)))
+    click.echo("\n".join(lines))
 
 
 def _what(status: RunStatus) -> str:

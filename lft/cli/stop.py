@@ -5,10 +5,12 @@ from pathlib import Path
 
 import click
 
+from lft.cli.job_story import goes_on, newest_job, told_job
 from lft.cli.story import launcher_gone, next_step, told_attempt, typed
-from lft.core.errors import DONE, HANG, STOPPED
+from lft.core.errors import DONE, HANG, STOPPED, PreflightError
 from lft.core.run_dir import RunDir
-from lft.launch.follow import existing_run, read_status
+from lft.launch.follow import existing_run, is_alive, read_status, submitted_run
+from lft.launch.slurm import Job, cancel
 from lft.launch.stop_request import StopRequest
 
 QUIET_SECONDS = 2.0
@@ -25,7 +27,10 @@ def command(output_dir: Path, now: bool, timeout: float | None) -> int:
     \b
     lft stop runs/support
     """
-    run_dir = existing_run(output_dir)
+    run_dir = submitted_run(output_dir) or existing_run(output_dir)
+    job = newest_job(run_dir)
+    if job and goes_on(job) and not is_alive(run_dir):
+        return _cancel(job, output_dir)
     status = read_status(run_dir)
     if not status.is_alive:
         click.echo(f"  not running: {told_attempt(status.attempts[0], None)}")
@@ -43,6 +48,15 @@ def command(output_dir: Path, now: bool, timeout: float | None) -> int:
         return HANG
     request.withdraw()
     return _say_end(run_dir, output_dir)
+
+
+def _cancel(job: Job, output_dir: Path) -> int:
+    """A job in which nothing has begun yet, or has been requeued: what is saved stays."""
+    if complaint := cancel(job.job_id):
+        raise PreflightError(f"job {job.job_id} cannot be cancelled: {complaint}", next_step=f"scancel {job.job_id}")
+    click.echo(f"  cancelled  {told_job(job)}")
+    click.echo(f"  next       {typed('resume', output_dir)}     submits it again")
+    return DONE
 
 
 def _wait(request: StopRequest, run_dir: RunDir, seconds: float) -> bool:

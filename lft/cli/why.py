@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from lft.cli.job_story import before_it_began, newest_job, told_job
 from lft.cli.story import (
     first_line,
     next_step,
@@ -21,7 +22,7 @@ from lft.core.errors import DONE
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.words import counted, rank_names
-from lft.launch.follow import RunStatus, existing_run, read_failures, read_status
+from lft.launch.follow import RunStatus, existing_run, read_failures, read_status, submitted_run
 from lft.launch.logs import LogTail, start_of_last_lines
 from lft.launch.outcome import Failure
 from lft.launch.triage import fold
@@ -37,8 +38,13 @@ def command(output_dir: Path) -> None:
     \b
     lft why runs/support
     """
+    waiting = submitted_run(output_dir)
+    if waiting is not None:
+        click.echo("\n".join(before_it_began(waiting, output_dir)))
+        return
     run_dir = existing_run(output_dir)
-    click.echo("\n".join(story(run_dir, read_status(run_dir), output_dir)))
+    job = newest_job(run_dir)
+    click.echo("\n".join([*([told_job(job)] if job else []), *story(run_dir, read_status(run_dir), output_dir)]))
 
 
 def story(run_dir: RunDir, status: RunStatus, output_dir: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -44,14 +45,20 @@ class EventWriter:
 class EventTail:
     """Reads the new events of a folder at each call, file by file; what was there before the start is skipped."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._read_to: dict[Path, int] = {path: path.stat().st_size for path in folder.glob("*.jsonl")}
+    def __init__(self, folder: Path, writers: Collection[str] | None = None) -> None:
+        """`writers`: only of these; None: of all."""
+        self.folder, self.writers = folder, writers
+        self._read_to: dict[Path, int] = {path: path.stat().st_size for path in self._files()}
 
     def new_events(self) -> list[Event]:
         """All whole lines written since the last call, in order of time."""
-        found = [event for path in sorted(self.folder.glob("*.jsonl")) for event in self._new_in(path)]
+        found = [event for path in self._files() for event in self._new_in(path)]
         return sorted(found, key=lambda event: event.time)
+
+    def _files(self) -> list[Path]:
+        if self.writers is None:
+            return sorted(self.folder.glob("*.jsonl"))
+        return [path for writer in self.writers if (path := self.folder / f"{writer}.jsonl").exists()]
 
     def _new_in(self, path: Path) -> list[Event]:
         with path.open("rb") as stream:

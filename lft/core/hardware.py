@@ -101,10 +101,11 @@ def _cpu_flags(root: Path) -> frozenset[str]:
 
 
 def cpu_cores(root: Path = Path("/")) -> int:
-    """Cores in this process's affinity mask, or fewer where a cgroup caps CPU time."""
+    """Cores in this process's affinity mask, or fewer where a cgroup caps CPU time, or where SLURM gave the job fewer."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = cpu_limit(root)
-    return cores if limit is None else min(cores, max(1, int(limit)))
+    limit, job = cpu_limit(root), slurm_allocation(slurm_variables())
+    cores = cores if limit is None else min(cores, max(1, int(limit)))
+    return min(cores, job.cpus_on_node) if job and job.cpus_on_node else cores
 
 
 def _memory_bytes(root: Path) -> int:

@@ -4,6 +4,7 @@ Nothing else in lft touches `os.environ`; a test checks it.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ CACHE, XDG_CACHE = "LFT_CACHE", "XDG_CACHE_HOME"
 CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES = "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 LAUNCHER_PID = "LFT_LAUNCHER_PID"
+SLURM_CONF = "SLURM_CONF"
 
 # What a launcher around this one may have left behind; inherited, it would make a rank believe it is another one.
 LAUNCHER_NAMES = frozenset({RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT})
@@ -22,6 +24,16 @@ LAUNCHER_NAMES |= {LAUNCHER_PID, "GROUP_RANK", "GROUP_WORLD_SIZE", LOCAL_SIZE, "
 # What accelerate launch decides in the trainer's place, unless it is forgotten.
 ACCELERATE_PREFIXES = ("ACCELERATE_", "FSDP_", "PARALLELISM_CONFIG_")
 LAUNCHER_PREFIXES = (*ACCELERATE_PREFIXES, "TORCHELASTIC_", "ROLE_")
+# SLURM keeps a job's environment in files and shows it to its administrators.
+SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSW|PASSPHRASE|CREDENTIAL|API_?KEY|ACCESS_?KEY|PRIVATE_?KEY|_KEY$|^KEY$", re.I
+)
+SECRET_VALUE = re.compile(r"://[^/\s:@]*:[^/\s@]+@")
+"""An address with a password in it, as proxies may have."""
+NO_SECRETS = frozenset({"TOKENIZERS_PARALLELISM"})
+# An interactive job around this process would steer the one that is submitted.
+STEP_PREFIXES = ("SRUN_", "SLURM_CPU_BIND", "SLURM_MEM_BIND", "SLURM_GPU_BIND", "SLURM_STEP")
+JOB_PREFIXES = ("SLURM_", "SLURMD_", "SBATCH_", "SRUN_", "SALLOC_")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +86,7 @@ class GivenRendezvous:
 
     host: str
     port: int
+    """0: rank 0 takes a free one and publishes it in the run directory."""
     is_served: bool
     """torchrun's agent already listens there; otherwise rank 0 is to."""
     life: str
@@ -124,6 +137,30 @@ def visible_gpus(name: str = CUDA_VISIBLE_DEVICES) -> tuple[str, ...] | None:
     named = [not token or token.startswith("-") or token == "NoDevFiles" for token in tokens]
     tokens = tokens[: named.index(True)] if True in named else tokens
     return tokens if len(set(tokens)) == len(tokens) else ()
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether an environment variable looks as if it held one."""
+    return bool((SECRET_NAME.search(name) and name not in NO_SECRETS) or SECRET_VALUE.search(value))
+
+
+def secret_names() -> list[str]:
+    """The variables that are kept out of jobs, by name."""
+    return sorted(name for name, value in os.environ.items() if is_secret(name, value))
+
+
+def environment_for_jobs() -> dict[str, str]:
+    """This process's environment as a job may have it: without secrets, another launcher's words, or another job's."""
+    return {
+        name: value
+        for name, value in clean_environment().items()
+        if not is_secret(name, value) and (name == SLURM_CONF or not name.startswith(JOB_PREFIXES))
+    }
+
+
+def environment_for_steps() -> dict[str, str]:
+    """This process's environment without what an interactive step around it would steer another one by."""
+    return {name: value for name, value in clean_environment().items() if not name.startswith(STEP_PREFIXES)}
 
 
 def slurm_variables() -> dict[str, str]:

@@ -115,6 +115,11 @@ class RunDir:
         return self.run / "stop.json"
 
     @property
+    def slurm(self) -> Path:
+        """What concerns the run's SLURM jobs: script, settings, job ids, and where their nodes' agents meet."""
+        return self.run / "slurm"
+
+    @property
     def report(self) -> Path:
         """The numbers of the run."""
         return self.run / "report.json"

@@ -7,54 +7,13 @@ Reading them from a run file and flags, with the place of each mistake, is `sett
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from lft.core.paths import expanded, looks_local
-from lft.core.words import INTERVAL
+from lft.core.section import Count, CountOrZero, Every, Name, NoBool, NotNegative, Section, Share, absolute
+from lft.core.slurm_settings import SlurmSettings
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp", "device-map"]
-
-
-def _no_bool(value: object) -> object:
-    """YAML reads yes and on as true, which Python counts as 1."""
-    if isinstance(value, bool):
-        raise ValueError("a number is expected, not true or false")
-    return value
-
-
-NoBool = BeforeValidator(_no_bool)  # after the bounds, which the JSON Schema otherwise loses
-Count = Annotated[int, Field(ge=1), NoBool]
-CountOrZero = Annotated[int, Field(ge=0), NoBool]
-NotNegative = Annotated[float, Field(ge=0), NoBool]
-Interval = Annotated[str, Field(pattern=INTERVAL, examples=["10min"])]
-Every = Literal["epoch"] | Count | Interval
-Share = Annotated[float, Field(ge=0, lt=1), NoBool]
-
-
-def _absolute(path: Path) -> Path:
-    return expanded(path).absolute()
-
-
-def _absolute_if_local(name: str) -> str:
-    """A local path means the same file wherever the resolved settings are read."""
-    return str(_absolute(Path(name))) if looks_local(name) else name
-
-
-Name = Annotated[str, Field(min_length=1), AfterValidator(_absolute_if_local)]
-
-
-class Section(BaseModel):
-    """A part of the settings: cannot be changed once made, knows no keys but its own."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-        hide_input_in_errors=True,
-        allow_inf_nan=False,  # JSON, in which settings reach the ranks, has neither
-    )
 
 
 class ModelSettings(Section):
@@ -282,22 +241,6 @@ class LaunchSettings(Section):
     """How long ranks may take to save and leave when asked to stop, before they are killed."""
 
 
-class SlurmSettings(Section):
-    """What a site's SLURM wants to know. Kept with the run; local runs do not use it."""
-
-    partition: str | None = None
-    """Partition to submit to."""
-
-    account: str | None = None
-    """Account to charge."""
-
-    time: Annotated[str, Field(pattern=r"^(\d+-)?\d+(:\d+){0,2}$")] | None = None
-    """Time limit as sbatch reads it, for example 04:00:00."""
-
-    setup: tuple[str, ...] = ()
-    """Lines to run on the node first, for example `module load cuda`."""
-
-
 class RunSettings(Section):
     """Everything a run is asked to do. Only model.name and data.source have no default."""
 
@@ -310,7 +253,7 @@ class RunSettings(Section):
     launch: LaunchSettings = LaunchSettings()
     slurm: SlurmSettings = SlurmSettings()
 
-    output_dir: Annotated[Path, AfterValidator(_absolute), Field(validate_default=True)] = Path("finetuned_model")
+    output_dir: Annotated[Path, AfterValidator(absolute), Field(validate_default=True)] = Path("finetuned_model")
     """Folder of the adapter; run/ in it holds plan, logs and report."""
 
     def by_name(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from lft.core.beat import Heart
 from lft.core.errors import BUG, DONE, FORCED, HANG, OUT_OF_MEMORY, SAVED, STOPPED, PreflightError, UploadError
-from lft.core.events import Event, EventTail
+from lft.core.events import Event
 from lft.core.files import write_text
 from lft.core.hardware import look_at_machine
 from lft.core.model_facts import read_model_facts
@@ -26,15 +26,16 @@ from lft.core.run_dir import Attempt
 from lft.core.run_lock import alone
 from lft.core.settings import RunSettings
 from lft.core.words import rank_names
+from lft.launch.company import Alone
 from lft.launch.follow import is_trained, training_attempts
-from lft.launch.hang import HangWatch
+from lft.launch.node_job import Around, do_job
 from lft.launch.outcome import Outcome
-from lft.launch.ranks import POLL_SECONDS, Ranks
+from lft.launch.ranks import POLL_SECONDS
 from lft.launch.remaining import TASKS, Task
 from lft.launch.restart import Brake, after_stop, may_pass, next_step
 from lft.launch.resuming import brake_of, resume_point, set_aside, steps_done
 from lft.launch.stopping import StopRequests
-from lft.launch.supervisor import EARLY_SECONDS, Ended, Watch, supervise
+from lft.launch.supervisor import Ended
 from lft.launch.triage import find_failure, is_cause
 from lft.plan.adviser import next_that_fits
 from lft.plan.launch_plan import LaunchPlan
@@ -44,16 +45,16 @@ from lft.publish.report import Report, write_report
 Observer = Callable[[Event], None]
 LAUNCHER = "launcher"
 """Who says what no rank says."""
-WORKING = {"training", "answering"}
-"""Stages in which a rank has something to save."""
 
 
 class Agent:
     """Runs the jobs of one plan and tells `observe` what happens. `plan` is that of the newest attempt."""
 
-    def __init__(self, plan: LaunchPlan, observe: Observer) -> None:
-        self.plan, self.observe = plan, observe
-        self.stop = StopRequests(plan.run_dir.stop_request)
+    def __init__(
+        self, plan: LaunchPlan, observe: Observer, company: Alone | None = None, stop: StopRequests | None = None
+    ) -> None:
+        self.plan, self.observe, self.company = plan, observe, company or Alone()
+        self.stop = stop or StopRequests(plan.run_dir.stop_request)
         self._told_stop = False
 
     @property
@@ -69,11 +70,14 @@ class Agent:
             while True:
                 self._set_aside()
                 with self._recorded() as record:
-                    outcome = record(self._job("train") or self._finish(self._all_tasks()))
+                    outcome = record(self.company.verdict(self._job("train") or self._finish(self._all_tasks())))
                 brake.note(steps_done(self.attempt))
-                if brake.holds and outcome.exit_code == SAVED and started_again_by_scheduler():
+                is_job = self.company.continues_by_itself or started_again_by_scheduler()
+                if brake.holds and outcome.exit_code == SAVED and is_job:
                     return self._braked(outcome, brake)
-                if outcome.failure is None or not may_pass(outcome.failure.report) or restarts == 0:
+                if outcome.failure is None or outcome.exit_code == SAVED:
+                    return outcome
+                if not may_pass(outcome.failure.report) or restarts == 0:
                     return outcome
                 if brake.holds:
                     return self._braked(outcome, brake)
@@ -83,7 +87,7 @@ class Agent:
     def finish(self, tasks: Sequence[Task]) -> Outcome:
         """Do what is left of a run that has trained."""
         with alone(self.plan.run_dir), self.stop.listening(), self._recorded(trains=False) as record:
-            return record(self._finish(tasks))
+            return record(self.company.verdict(self._finish(tasks)))
 
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
@@ -199,48 +203,39 @@ class Agent:
         plan, attempt = self.plan, self.attempt
         trained = self._metrics("train", plan.run_dir.attempts()) if job == "benchmark" else []
         plan.order(job, trained[0]["precision"] if trained else None).save(attempt.order(job))
-        tail = EventTail(plan.run_dir.events)
-        stages: set[str] = set()
-
-        def pass_on_events() -> None:
-            if self.stop.received and not self._told_stop:
-                self._told_stop = True
-                self._say("stopping   after this step; Ctrl-C once more, or lft stop --now, stops at once")
-            for event in tail.new_events():
-                if event.kind == "stage":
-                    stages.add(event.data["name"])
-                self.observe(event)
-
-        def grace_seconds() -> float:
-            # before they train the ranks have nothing to save, and may be waiting for one that has left already
-            return plan.settings.launch.grace_seconds if stages & WORKING else EARLY_SECONDS
-
-        timeout = plan.settings.launch.hang_timeout_seconds
-        watch = Watch(
-            stop=self.stop,
-            hang=HangWatch(attempt, None if timeout == "auto" else timeout),
-            grace_seconds=grace_seconds,
-            is_cause=lambda exit_: is_cause(exit_, attempt),
-            on_tick=pass_on_events,
+        self.company.begin(plan, job)
+        around = Around(
+            stop=self.stop, observe=self._observe, on_tick=self._tick, is_called_off=self.company.has_given_up
         )
-        with Ranks() as ranks:
-            for rank in plan.local_ranks:
-                environment = plan.environment(rank, job)
-                ranks.start(rank, plan.argv(job), environment, log=attempt.log(rank), report=attempt.report(job, rank))
-            ended = supervise(ranks, watch)
+        ended, was_working = do_job(plan, job, around)
+        elsewhere = self.company.failures(plan)
         is_done = all(exit_.code == DONE and not exit_.too_early for exit_ in ended.exits)
         # ranks may have been signalled, and this process not
-        by_ranks = any(exit_.code == SAVED for exit_ in ended.exits) and not any(map(watch.is_cause, ended.exits))
+        by_ranks = any(exit_.code == SAVED for exit_ in ended.exits)
+        by_ranks = by_ranks and not elsewhere and not any(is_cause(exit_, attempt) for exit_ in ended.exits)
         if by_ranks or (self.stop.received and (job == "train" or not is_done)):
             words = "stopped after training; the adapter is saved" if is_done else STOPPED_EARLY[job]
-            return self._stopped(ended, words, was_working=bool(stages & WORKING))
-        failure = find_failure(ended, attempt)
+            return self._stopped(ended, words, was_working=was_working)
+        failure = find_failure(ended, attempt, elsewhere)
         if failure is None:
             return None
         code = failure.report.exit_code
         smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
         again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
         return Outcome(exit_code=code, failure=failure, next_step=again)
+
+    def _observe(self, event: Event) -> None:
+        self.company.note(event)
+        self.observe(event)
+
+    def _tick(self) -> None:
+        reason = "" if self.stop.received else self.company.reason_to_stop()
+        if reason:
+            self.stop.ask(reason)
+        if self.stop.received and not self._told_stop:
+            self._told_stop = True
+            why = f", since {reason}" if reason else ""
+            self._say(f"stopping   after this step{why}; Ctrl-C once more, or lft stop --now, stops at once")
 
     def _smaller_run(self, report: WorkerReport) -> SmallerRun | None:
         model = read_model_facts(self.plan.settings.model)
@@ -254,7 +249,7 @@ class Agent:
         slow = [exit_.rank for exit_ in ended.exits if not exit_.is_fine]
         if was_working and slow:
             lost = "stopped at once; this step was not saved"
-            if len(received) == 1:
+            if len(received) < 2:
                 seconds = self.plan.settings.launch.grace_seconds
                 lost = f"{rank_names(slow)} did not stop within {seconds:g} s and had to be killed; this step was not saved"
             number = received[-1] if received else signal.SIGTERM

@@ -20,6 +20,7 @@ from lft.core.run_lock import is_held
 from lft.core.settings import RunSettings
 from lft.launch.outcome import Outcome
 from lft.launch.pace import Pace, read_pace
+from lft.launch.submission import job_ids
 from lft.launch.triage import all_reports
 
 LATE_SECONDS = 10.0
@@ -113,6 +114,12 @@ def existing_run(output_dir: Path) -> RunDir:
     if not run_dir.attempts():
         raise SettingsError([f"{output_dir} holds no run (no {output_dir / 'run' / 'attempt-0'})"])
     return run_dir
+
+
+def submitted_run(output_dir: Path) -> RunDir | None:
+    """The run, or sweep, in a folder that was submitted and has not begun; None where there is none."""
+    run_dir = RunDir(output_dir.expanduser().absolute())
+    return run_dir if job_ids(run_dir) and not run_dir.attempts() else None
 
 
 def is_alive(run_dir: RunDir) -> bool:

@@ -39,7 +39,7 @@ def pace_of(newest_first: Iterable[bytes], started: float) -> Pace:
         # a stage may have 100,000 lines: only those that can matter are parsed
         if not any(_mark(kind) in line for kind in needed):
             continue
-        event = _event(line)
+        event = parsed_event(line)
         if event is None:
             continue
         if event.time < started:
@@ -96,7 +96,7 @@ def _mark(kind: Kind) -> bytes:
     return json.dumps({"kind": kind})[1:-1].encode()
 
 
-def _event(line: bytes) -> Event | None:
+def parsed_event(line: bytes) -> Event | None:
     """The event of a line; None for what a writer that was killed has left of one."""
     try:
         return Event(**json.loads(line))

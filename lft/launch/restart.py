@@ -60,7 +60,7 @@ def _again(plan: LaunchPlan, checkpoint: Path | None, changes: str = "") -> str:
     """How to go on, and from where."""
     output_dir = plan.settings.output_dir
     whence = f"from {checkpoint.name}" if checkpoint else "from the first step: there is no checkpoint yet"
-    if plan.topology.nodes == 1:
+    if plan.topology.nodes == 1 or plan.shares_folder:
         same = "" if changes else ", or the same command"
         return f"{shlex.join(['lft', 'resume', str(output_dir)])} {changes}".rstrip() + f"{same}   {whence}"
     again = "the same command on every node" + (f" with {changes}" if changes else "")

@@ -34,17 +34,19 @@ class StopRequests:
         self._heard_file = self._heard_now = False
 
     @contextmanager
-    def listening(self) -> Iterator["StopRequests"]:
+    def listening(self, *, forget: bool = True) -> Iterator["StopRequests"]:
         """Catch the signals, and give them back to whom they belonged. A request made to an earlier launcher is forgotten.
 
-        Who listens already goes on listening.
+        Who listens already goes on listening. Without `forget` a request that lies there counts: another node's agent, which
+        leads, has forgotten those of before.
         """
         if self._is_listening:
             yield self
             return
         before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
         self._is_listening = True
-        self._request.unlink(missing_ok=True)
+        if forget:
+            self._request.unlink(missing_ok=True)
         hang_up = self._note if sys.stdout.isatty() else signal.SIG_IGN
         before[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
         try:
@@ -64,6 +66,12 @@ class StopRequests:
                 self._heard_now = True
                 self.received.append(signal.SIGINT)
         return len(self.received)
+
+    def ask(self, because: str) -> None:
+        """Ask for a stop after which the run is to be continued; `because` completes `1.8 s after ...`."""
+        if self._first is None:
+            self._first = because, time.monotonic()
+            self.received.append(signal.SIGUSR1)
 
     def took(self) -> str:
         """`1.8 s after SIGTERM`: how long ago the first request came."""

@@ -40,6 +40,8 @@ class Watch:
     is_cause: Callable[[Exit], bool]
     """Whether a failed rank failed by itself, and not because of another one."""
     on_tick: Callable[[], None]
+    is_called_off: Callable[[], bool] = lambda: False
+    """Whether other nodes have given the job up; then this node's ranks may settle, as after a failure of their own."""
 
 
 def supervise(ranks: Ranks, watch: Watch) -> Ended:
@@ -55,6 +57,8 @@ def supervise(ranks: Ranks, watch: Watch) -> Ended:
             wait = SETTLE_SECONDS if is_known else CAUSE_SECONDS
             settled_at = min(settled_at, now + wait) if is_known or not failed else settled_at
             failed = len(failures)
+        if watch.is_called_off():
+            settled_at = min(settled_at, now + SETTLE_SECONDS)
         # a rank that was signalled itself, before it could agree with the others, has left them waiting
         if not asked and (watch.stop.look() or any(exit_.code == SAVED for exit_ in ranks.exits())):
             asked, kill_at = 1, now + watch.grace_seconds()

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
@@ -21,14 +21,14 @@ DEATH = "Fatal Python error: "
 """What faulthandler writes first."""
 
 
-def find_failure(ended: Ended, attempt: Attempt) -> Failure | None:
-    """The failure that ended a job, or None where every rank is done or saved."""
-    if ended.hang is not None:
+def find_failure(ended: Ended, attempt: Attempt, elsewhere: Sequence[WorkerReport] = ()) -> Failure | None:
+    """The failure that ended a job, or None where every rank is done or saved; `elsewhere` failed on other nodes."""
+    if ended.hang is not None and all(report.is_victim for report in elsewhere):
         return Failure(report=hang_report(ended.hang, attempt), ranks=(ended.hang.rank,), stopped=len(ended.exits) - 1)
     failed = [exit_ for exit_ in ended.exits if not exit_.is_fine]
-    if not failed:
+    if not failed and not elsewhere:
         return None
-    reports = [report for exit_ in failed if (report := report_of(exit_, attempt)) is not None]
+    reports = [report for exit_ in failed if (report := report_of(exit_, attempt)) is not None] + list(elsewhere)
     if not any(not report.is_victim for report in reports):
         reports += [_silent(rank, stack, attempt) for rank, stack in ended.stacks.items()]
     if not reports:  # every one of them was killed here, for being too slow to stop

@@ -40,7 +40,9 @@ class LaunchPlan(BaseModel):
     node: int = 0
     """The node this plan is carried out on; all nodes make the same plan but for this."""
     meeting_point: str | None = None
-    """host:port where rank 0 listens, given by the user; None: it chooses a port and tells it through a file."""
+    """host:port where rank 0 listens; with port 0, or None on one node, it takes a free one and tells it through a file."""
+    shares_folder: bool = False
+    """Whether all of several nodes see the run's folder, as those of a SLURM job do."""
     strategy: Strategy
     gradient_checkpointing: bool = False
     """Whether each layer's activations are computed again in the backward pass."""
@@ -70,8 +72,8 @@ class LaunchPlan(BaseModel):
         return range(first, first + self.topology.ranks_per_node)
 
     def world_size(self, job: Job) -> int:
-        """How many ranks do a job: node 0 benchmarks alone, since the nodes may share no folder."""
-        return self.topology.ranks if job == "train" else self.topology.ranks_per_node
+        """How many ranks do a job: node 0 benchmarks alone where the nodes may share no folder."""
+        return self.topology.ranks if job == "train" or self.shares_folder else self.topology.ranks_per_node
 
     def order(self, job: Job, precision: Precision | None = None) -> WorkerOrder:
         """The order of all ranks for a job; `precision` where an earlier job has settled it."""

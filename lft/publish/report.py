@@ -37,3 +37,12 @@ def write_report(
         report["training"]["predicted_memory_bytes"] = predicted_memory_bytes
     write_text(run_dir.report, json.dumps(report, indent=1, ensure_ascii=False) + "\n")
     return report
+
+
+def read_report(run_dir: RunDir) -> Report | None:
+    """A run's report; None where there is none."""
+    try:
+        report: Report = json.loads(run_dir.report.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return report

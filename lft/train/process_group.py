@@ -6,7 +6,7 @@ way the ranks have a roll call in rank 0's store before any collective (roll_cal
 """
 
 import json
-import socket
+import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -22,6 +22,7 @@ from torch.distributed.distributed_c10d import _set_pg_timeout
 
 from lft.core.errors import RendezvousError
 from lft.core.files import write_text
+from lft.core.network import own_address
 from lft.core.precision import Device
 from lft.core.rank import GivenRendezvous, Rank, given_rendezvous, use_defaults
 from lft.train.roll_call import ASK_NODE_RANKS, POLL_SECONDS, call_roll, not_joined
@@ -45,7 +46,10 @@ def join(rank: Rank, device: Device, rendezvous: Path, timeout_seconds: float, t
         torch.cuda.set_device(rank.local_rank)
     deadline = time.monotonic() + timeout_seconds
     try:
-        store = _meet_at(rank, given, deadline) if given else _meet_by_file(rank, rendezvous, deadline)
+        if given is not None and given.port:
+            store = _meet_at(rank, given, deadline)
+        else:
+            store = _meet_by_file(rank, given.host if given else HOST, rendezvous, deadline)
     except (DistError, TimeoutError):
         raise not_joined([0], rank.world_size, timeout_seconds) from None
     call_roll(store, rank, terms, deadline, timeout_seconds)
@@ -98,18 +102,20 @@ def gather_on_main(value: T) -> list[T]:
     return values
 
 
-def _meet_by_file(rank: Rank, rendezvous: Path, deadline: float) -> Store:
-    """Rank 0's store, found through the file in which rank 0 publishes its port."""
-    if rank.world_size > rank.local_world_size:
+def _meet_by_file(rank: Rank, host: str, rendezvous: Path, deadline: float) -> Store:
+    """Rank 0's store at `host`, found through the file in which rank 0 publishes its port."""
+    if rank.world_size > rank.local_world_size and host == HOST:
         raise RendezvousError(
             f"{rank.world_size} ranks on several machines need an address to meet at",
             next_step="set MASTER_ADDR and MASTER_PORT to where rank 0 can listen",
         )
     if rank.is_main:
-        store = TCPStore(HOST, 0, rank.world_size, is_master=True, timeout=_left(deadline), wait_for_workers=False)
-        write_text(rendezvous, json.dumps({"host": HOST, "port": store.port}))
+        store = TCPStore(host, 0, rank.world_size, is_master=True, timeout=_left(deadline), wait_for_workers=False)
+        write_text(rendezvous, json.dumps({"host": host, "port": store.port}))
         return store
-    while not rendezvous.exists():
+    while rendezvous.name not in os.listdir(
+        rendezvous.parent
+    ):  # NFS remembers that one name was absent, up to a minute
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(POLL_SECONDS)
@@ -159,16 +165,18 @@ def gloo_interface(rank: Rank, given: GivenRendezvous | None) -> str:
     if given is None or rank.world_size == rank.local_world_size:
         return next(name for name, _ in _addresses() if name.startswith("lo"))
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(given.host, given.port, type=socket.SOCK_DGRAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.connect(address)  # a datagram socket: finds the route and sends nothing
-            own = probe.getsockname()[0]
+        own = own_address(given.host)
     except OSError as error:
         raise RendezvousError(
             f"rank 0 is to listen at {given.host}:{given.port}, and there is no way to that host: {error.strerror}",
             next_step="check the host of --rdzv, or MASTER_ADDR: a name or address of node 0 that every node knows",
         ) from None
-    return next((name for name, address in _addresses() if address == own), "")
+    return interface_of(own)
+
+
+def interface_of(own_address: str) -> str:
+    """The name of the network interface that has an address of this machine; nothing where none has."""
+    return next((name for name, address in _addresses() if address == own_address), "")
 
 
 def _addresses() -> list[tuple[str, str]]:

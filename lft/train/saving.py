@@ -7,7 +7,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from lft.core.errors import StoppedError
 from lft.core.precision import Device
-from lft.core.settings import Every
+from lft.core.section import Every
 from lft.core.words import interval_seconds
 from lft.train.evaluation import HeldOutLoss
 from lft.train.process_group import agree_on

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lft.core.allocation import SlurmAllocation, slurm_allocation
+from lft.core.allocation import SlurmAllocation, node_names, slurm_allocation
 
 BATCH = {
     "SLURM_JOB_ID": "48213",
@@ -59,3 +59,25 @@ def test_a_task_of_a_step_has_the_steps_nodes_and_its_own_place() -> None:
 )
 def test_the_first_node_of_a_list_is_found_without_asking_slurm(node_list: str, first: str) -> None:
     assert SlurmAllocation(job_id="1", node_list=node_list, nodes=2, in_step=False).first_node == first
+
+
+@pytest.mark.parametrize(
+    ("node_list", "names"),
+    [
+        ("gpu-a[2-3]", ["gpu-a2", "gpu-a3"]),
+        ("node[007,009-011],other3", ["node007", "node009", "node010", "node011", "other3"]),
+        ("rack[1-2]n[1,3]", ["rack1n1", "rack1n3", "rack2n1", "rack2n3"]),
+        ("n[08-10].site", ["n08.site", "n09.site", "n10.site"]),
+        ("", []),
+    ],
+)
+def test_a_list_of_nodes_is_read_as_slurm_writes_it(node_list: str, names: list[str]) -> None:
+    assert node_names(node_list) == names
+
+
+def test_an_element_of_an_array_is_not_called_by_the_id_of_the_whole_array() -> None:
+    found = slurm_allocation(
+        STEP | {"SLURM_ARRAY_JOB_ID": "48213", "SLURM_ARRAY_TASK_ID": "7", "SLURM_RESTART_COUNT": "2"}
+    )
+    assert found is not None
+    assert (found.job_id, found.life) == ("48213_7", "48213_7.2")

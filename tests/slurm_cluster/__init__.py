@@ -1,0 +1,1 @@
+"""A real SLURM for tests, and what runs on it; see cluster.py."""
