@@ -413,8 +413,9 @@ def test_the_verbs_tell_the_story_of_a_real_run_and_of_a_real_failure(tiny_model
     assert "  attempt 0 done" in texts["status"].stdout
     assert "nothing has failed" in texts["why"].stdout
     assert "not running: attempt 0 done" in texts["stop"].stdout
-    assert "the run in out is done; there is nothing to resume" in texts["resume"].stdout
-    failed = run_lft("launch", "out/run/settings.yaml", "--set", "data.source=gone/away", cwd=tmp_path)
+    assert "is done; there is nothing to go on with" in texts["resume"].stdout
+    gone = ("--resume", "never", "--set", "data.source=gone/away")
+    failed = run_lft("launch", "out/run/settings.yaml", *gone, cwd=tmp_path)
     assert failed.returncode == 3, failed.stdout + failed.stderr
     story = run_lft("why", "out", cwd=tmp_path)
     assert story.stdout.startswith("attempt 1 failed (exit 3, preflight")
@@ -434,5 +435,5 @@ def test_a_real_run_is_stopped_from_another_shell_after_a_checkpoint(tiny_models
         launch.wait()
     assert stopped.returncode == 0, stopped.stderr
     assert re.search(r"attempt 0 ended \(exit 130.*stopped after step (\d+).*checkpoint-\1 is saved", stopped.stdout)
-    assert "next   lft resume out" in stopped.stdout
+    assert re.search(r"next   lft resume \S+/out, or the same command   from checkpoint-", stopped.stdout)
     assert not RunDir(tmp_path / "out").stop_request.exists()
