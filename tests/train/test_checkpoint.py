@@ -206,7 +206,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(tiny_models: TinyModels, rows: Path, tmp_path_factory: pytest.TempPathFactory) -> WorkerOrder:
     """Ten steps of 12 rows on two ranks under DDP, left alone, with the held-out loss measured every 4 steps."""
     out = tmp_path_factory.mktemp("whole")
-    shape = {"batch_size": 2, "global_batch": 12, "evaluate_every": 4}
+    shape = {"batch_size": 1, "global_batch": 12, "evaluate_every": 4}
     return trained(make_order(tiny_models.llama, rows, out, "ddp", 2, **shape))
 
 
@@ -226,7 +226,7 @@ def test_a_run_goes_on_under_another_strategy_and_on_another_number_of_ranks(
     whole: WorkerOrder, strategy: Strategy, ranks: int, tiny_models: TinyModels, rows: Path, tmp_path: Path
 ) -> None:
     checkpoint = whole.settings.output_dir / "checkpoint-6"  # in the middle of the second epoch
-    shape = {"batch_size": 2, "global_batch": 12, "evaluate_every": 4, "resume_from": checkpoint}
+    shape = {"batch_size": 1, "global_batch": 12, "evaluate_every": 4, "resume_from": checkpoint}
     order = trained(make_order(tiny_models.llama, rows, tmp_path / "out", strategy, ranks, **shape))
     assert losses(order) == pytest.approx(losses(whole), abs=1e-5)
     assert difference(adapter(order), adapter(whole)) < 1e-5
@@ -245,7 +245,7 @@ def test_a_run_goes_on_under_another_strategy_and_on_another_number_of_ranks(
 def test_three_ranks_resume_exactly_with_dropout_and_gradient_checkpointing(
     strategy: Strategy, ranks: int, tiny_models: TinyModels, rows: Path, tmp_path: Path
 ) -> None:
-    shape: dict[str, Any] = {"batch_size": 2, "global_batch": 12, "lora_dropout": 0.1, "gradient_checkpointing": True}
+    shape: dict[str, Any] = {"batch_size": 1, "global_batch": 12, "lora_dropout": 0.1, "gradient_checkpointing": True}
     alone = trained(make_order(tiny_models.llama, rows, tmp_path / "alone", strategy, ranks, **shape))
     checkpoint = alone.settings.output_dir / "checkpoint-6"
     shape["resume_from"] = checkpoint
@@ -257,7 +257,7 @@ def test_three_ranks_resume_exactly_with_dropout_and_gradient_checkpointing(
 def test_measuring_the_held_out_loss_changes_nothing_about_training(
     whole: WorkerOrder, tiny_models: TinyModels, rows: Path, tmp_path: Path
 ) -> None:
-    shape = {"batch_size": 2, "global_batch": 12}
+    shape = {"batch_size": 1, "global_batch": 12}
     without = trained(make_order(tiny_models.llama, rows, tmp_path / "out", "ddp", 2, **shape))
     assert difference(adapter(without), adapter(whole)) == 0.0
     found = metrics(whole)["held_out_losses"]
