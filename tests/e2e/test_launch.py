@@ -202,12 +202,14 @@ def test_a_second_run_in_the_same_folder_is_refused_while_the_first_goes_on(
     tiny_models: TinyModels, tmp_path: Path, rows_file: Path
 ) -> None:
     process = start_long_run(tiny_models.llama, tmp_path, rows_file)
-    second = run_lft("launch", tmp_path / "run.yaml", cwd=tmp_path)
-    assert second.returncode == 3
-    assert "another run is using" in second.stderr
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=30)
+    try:
+        second = run_lft("launch", tmp_path / "run.yaml", cwd=tmp_path)
+        stopped = run_lft("stop", tmp_path / "out", "--now", cwd=tmp_path)
+    finally:
+        process.kill()  # its ranks die with it
+        process.communicate()
+    assert (second.returncode, stopped.returncode) == (3, 0)
+    assert f"is running: attempt 0 (pid {process.pid} on " in second.stderr
 
 
 @pytest.mark.parametrize(
