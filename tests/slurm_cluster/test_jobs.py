@@ -13,13 +13,24 @@ from tests.slurm_cluster.jobs import RUN_FILE, STEPS, Site, Submitted, kill, wit
 def test_two_nodes_make_the_adapter_that_two_ranks_of_one_machine_make(
     site: Site, undisturbed: Submitted, tmp_path: Path
 ) -> None:
-    run_file = tmp_path / "run.yaml"
-    run_file.write_text(RUN_FILE.format(model=site.model, data=site.data, nodes=1, steps=STEPS))
-    done = run_lft("launch", run_file, "--output-dir", "out", "--cpu-procs", 2, cwd=tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
-    here = Submitted(site, tmp_path / "out", "")
-    assert undisturbed.adapter() == here.adapter()
+    assert undisturbed.adapter() == here(site, tmp_path, ranks=2).adapter()
     assert undisturbed.attempts() == 1
+
+
+@pytest.mark.long
+def test_three_nodes_make_the_adapter_that_three_ranks_of_one_machine_make(site: Site, tmp_path: Path) -> None:
+    run = site.submit(tmp_path / "there", nodes=3).done()
+    assert len(run.last_nodes()) == 3
+    assert run.adapter() == here(site, tmp_path, ranks=3).adapter()
+
+
+def here(site: Site, folder: Path, ranks: int) -> Submitted:
+    """The same run on this machine alone."""
+    run_file = folder / "run.yaml"
+    run_file.write_text(RUN_FILE.format(model=site.model, data=site.data, nodes=1, steps=STEPS))
+    done = run_lft("launch", run_file, "--output-dir", "out", "--cpu-procs", ranks, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Submitted(site, folder / "out", "")
 
 
 def test_a_preempted_run_goes_on_by_itself(site: Site, undisturbed: Submitted, tmp_path: Path) -> None:
