@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from finetune_cli import LLMFineTuner, get_user_input
 from lft.core.errors import CallOrderError, LftError
 from lft.core.settings import TrainingSettings
+from lft.train.checkpoint import read_state
 from tests.conftest import TinyModels, demo_lines
 
 PAIRS = [(json.loads(line)["prompt"], json.loads(line)["completion"]) for line in demo_lines(24)]
@@ -136,8 +137,7 @@ def test_bf16_training_learns_and_keeps_adapters_in_float32(
     tokens, _ = finetuner.prepare_dataset(finetuner.load_dataset_from_source(str(data_file)))
     finetuner.setup_lora()
     finetuner.train(tokens, num_epochs=4, learning_rate=2e-2, settings=TrainingSettings(log_every=1))
-    state = json.loads((tmp_path / "out" / "checkpoint-16" / "trainer_state.json").read_text(encoding="utf-8"))
-    losses = [entry["loss"] for entry in state["log_history"]]
+    losses = [entry["loss"] for entry in read_state(tmp_path / "out" / "checkpoint-16").log_history]
     assert sum(losses[-4:]) < sum(losses[:4]) - 0.2
     assert finetuner.peft_model is not None
     adapters = [parameter for parameter in finetuner.peft_model.parameters() if parameter.requires_grad]
@@ -233,6 +233,7 @@ TRAIN = """
     import signal, sys
     signal.signal(signal.SIGINT, signal.default_int_handler)  # started in a shell's background, Python would ignore it
     from finetune_cli import LLMFineTuner
+    from lft.core.settings import TrainingSettings
     finetuner = LLMFineTuner(sys.argv[1], sys.argv[2])
     finetuner.load_model()
     tokens, _ = finetuner.prepare_dataset(finetuner.load_dataset_from_source(sys.argv[3]), max_length=256)
@@ -276,7 +277,7 @@ def test_ctrl_c_raises_keyboard_interrupt_and_keeps_the_last_checkpoint(
         TRAIN
         + """
     try:
-        finetuner.train(tokens, num_epochs=100000)
+        finetuner.train(tokens, num_epochs=100000, settings=TrainingSettings(save_every=4, keep_last=10**6))
     except KeyboardInterrupt:
         print("INTERRUPTED")
     """,
@@ -284,7 +285,7 @@ def test_ctrl_c_raises_keyboard_interrupt_and_keeps_the_last_checkpoint(
         tmp_path / "out",
         data_file,
     )
-    checkpoint = tmp_path / "out" / "checkpoint-4" / "trainer_state.json"
+    checkpoint = tmp_path / "out" / "checkpoint-4" / "manifest.json"
     deadline = time.monotonic() + 120
     while not checkpoint.exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
