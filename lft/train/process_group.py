@@ -72,12 +72,6 @@ def leave() -> None:
         distributed.destroy_process_group()
 
 
-def wait_for_all() -> None:
-    """Until every rank is here; with one rank there is nobody to wait for."""
-    if distributed.is_initialized():
-        distributed.barrier()
-
-
 def agree(flag: bool, device: Device) -> bool:
     """Whether any rank says yes; every rank must ask at the same point."""
     return agree_on([flag], device)[0]

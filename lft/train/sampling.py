@@ -74,19 +74,15 @@ class RankBatchSampler:
 
     def __init__(self, lengths: np.ndarray, batch_size: int, rank: Rank, seed: int, group: int = 0) -> None:
         self.lengths, self.batch_size, self.rank, self.seed, self.group = lengths, batch_size, rank, seed, group
-        self.epoch = self.done = 0
+        self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Begin this epoch, counted from 0."""
-        self.epoch, self.done = epoch, 0
-
-    def go_to(self, cursor: int) -> None:
-        """Go on behind the first `cursor` items of the run, which a step has ended with."""
-        self.epoch, self.done = divmod(cursor, len(self.lengths))
+        self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-(len(self.lengths) - self.done) // (self.batch_size * self.rank.world_size))
+        return -(-len(self.lengths) // (self.batch_size * self.rank.world_size))
 
     def __iter__(self) -> Iterator[list[int]]:
         order = epoch_order(self.lengths, self.seed, self.epoch, self.group)
-        yield from micro_batches(order[self.done :], self.batch_size, self.rank.rank, self.rank.world_size)
+        yield from micro_batches(order, self.batch_size, self.rank.rank, self.rank.world_size)

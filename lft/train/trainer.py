@@ -64,6 +64,8 @@ class LoraTrainer(Trainer):
         self.rank, self.items, self.group_by_length = rank, items, group_by_length
         self.trained_tokens = trained_tokens
         self.precision, self.writer, self.resume_from = precision, writer, resume_from
+        self.done = read_state(resume_from) if resume_from else None
+        """Where the run goes on from."""
         self.held_out_loss: float | None = None
         """After the newest step, where it was measured."""
 
@@ -133,27 +135,25 @@ class LoraTrainer(Trainer):
     ) -> tuple[int, int]:
         """Where to begin: the epoch, and how many of its micro-batches are done."""
         super()._init_training_state(max_steps, steps_per_epoch, epochs, None, trial)
-        if self.resume_from is None:
+        if self.done is None:
             return 0, 0
-        done = read_state(self.resume_from)
-        self.state.global_step, self.state.log_history = done.step, list(done.log_history)
-        epoch, steps_into = divmod(done.step, steps_per_epoch)
-        self.state.epoch = done.step / steps_per_epoch
+        step = self.state.global_step = self.done.step
+        self.state.log_history, self.state.epoch = list(self.done.log_history), step / steps_per_epoch
+        epoch, steps_into = divmod(step, steps_per_epoch)
         return epoch, steps_into * self.args.gradient_accumulation_steps
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, _resume: object) -> Any:
         """Weights go into the model before it is wrapped, or cut; the optimizer's state when there is an optimizer."""
-        if self.resume_from is None:
+        if self.resume_from is None or self.done is None:
             return super()._prepare_for_training(max_steps, train_dataloader, None)  # type: ignore[no-untyped-call]
         assert isinstance(self.model, PeftModel)
         read_weights(self.model, self.resume_from)
         weights = {name: parameter.detach().clone() for name, parameter in trained_parameters(self.model)}
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)  # type: ignore[no-untyped-call]
         restore_optimizer(self.model, self.optimizer, read_optimizer(self.resume_from), weights)
-        done = read_state(self.resume_from)
-        restore_loss_scale(self.accelerator, self.optimizer, done.loss_scale)
+        restore_loss_scale(self.accelerator, self.optimizer, self.done.loss_scale)
         assert isinstance(self.lr_scheduler, LambdaLR)
-        go_to_step(self.lr_scheduler, done.schedule_steps)
+        go_to_step(self.lr_scheduler, self.done.schedule_steps)
         return prepared
 
     def _run_epoch(self, **options: Any) -> None:  # type: ignore[override]  # which the Trainer calls so
@@ -162,8 +162,8 @@ class LoraTrainer(Trainer):
             self.control.should_training_stop = True
             return
         resumed = self.resume_from if options["epoch"] == options["epochs_trained"] else None
-        if resumed is not None:
-            self._globalstep_last_logged = read_state(resumed).last_logged
+        if resumed is not None and self.done is not None:
+            self._globalstep_last_logged = self.done.last_logged
             self._tr_loss += self._own_part(read_ranks(resumed))["loss"].to(self._tr_loss.device)
         super()._run_epoch(**options | {"resume_from_checkpoint": resumed})  # type: ignore[no-untyped-call]
 

@@ -23,8 +23,8 @@ from lft.train.adapter import AdapterFiles
 from lft.train.checkpoint import Snapshot, TrainingState, read_optimizer, read_ranks, read_state, write_snapshot
 from lft.train.checkpoint_writer import CheckpointWriter
 from lft.train.random_state import random_state, restore_random
-from tests.conftest import TinyModels, demo_lines
-from tests.train.ranks import adapter, difference, logs, losses, make_order, metrics, run_ranks
+from tests.conftest import TinyModels
+from tests.train.ranks import adapter, difference, losses, make_order, metrics, trained
 
 WIDE = 2**20
 """Values of the adapter of some tests: 4 MiB."""
@@ -183,23 +183,6 @@ def test_a_full_disk_costs_the_checkpoint_and_not_the_run_and_is_said_once(
     writing.write(snapshot(5, values=WIDE))
     writing.wait()
     assert (writing.newest, writing.problem) == (5, "")
-
-
-ROWS = 60
-
-
-def trained(order: WorkerOrder) -> WorkerOrder:
-    """The order, carried out by real ranks."""
-    assert set(run_ranks(order)) == {0}, logs(order)
-    return order
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """57 rows to train on, which neither ranks nor micro-batches divide."""
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    path.write_text("\n".join(demo_lines(ROWS)), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")

@@ -21,12 +21,12 @@ import json, sys
 from pathlib import Path
 from lft.core.errors import LftError
 from lft.core.rank import Rank
-from lft.train.process_group import join, leave, wait_for_all
+from lft.train.process_group import agree, join, leave
 print("ready", flush=True)
 sys.stdin.readline()
 try:
     join(Rank.from_environment(), "cpu", Path(sys.argv[1]), float(sys.argv[2]), json.loads(sys.argv[3]))
-    wait_for_all()
+    agree(True, "cpu")
     leave()
     print("joined", flush=True)
 except LftError as error:

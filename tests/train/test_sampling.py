@@ -97,9 +97,11 @@ def test_a_sampler_goes_on_at_a_cursor_as_an_uninterrupted_one_whatever_the_rank
         RankBatchSampler(LENGTHS[:items], 2, Rank(rank=rank, world_size=world_size), 3, group)
         for rank in range(world_size)
     ]
+    epoch, steps_into = divmod(steps, 9)
+    done = steps_into * (global_batch // (2 * world_size))  # the micro-batches that the Trainer leaves out
     for sampler in samplers:
-        sampler.go_to(cursor)
+        sampler.set_epoch(epoch)
     assert {len(sampler) for sampler in samplers} == {len(list(sampler)) for sampler in samplers}
-    rest = [item for turn in zip(*samplers, strict=True) for batch in turn for item in batch]
+    rest = [item for turn in list(zip(*samplers, strict=True))[done:] for batch in turn for item in batch]
     end = 9 if steps < 9 else 18
     assert rest == [item for batch in uninterrupted[steps:end] for item in batch]

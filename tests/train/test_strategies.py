@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from lft.core.checkpoints import complete
 from lft.core.order import WorkerOrder
 from lft.core.settings import Strategy
-from tests.conftest import TinyModels, demo_lines
-from tests.train.ranks import adapter, difference, logs, losses, make_order, metrics, run_ranks
+from tests.conftest import TinyModels
+from tests.train.ranks import adapter, difference, logs, losses, make_order, metrics, trained
 
 WRAPPERS: dict[Strategy, str] = {
     "single": "PeftModelForCausalLM",
@@ -24,20 +24,6 @@ WRAPPERS: dict[Strategy, str] = {
 }
 SEVERAL: tuple[Strategy, ...] = ("ddp", "zero2", "zero3", "fsdp")
 Run = Callable[[Strategy], WorkerOrder]
-
-
-def trained(order: WorkerOrder) -> WorkerOrder:
-    """The order, carried out by real ranks."""
-    assert set(run_ranks(order)) == {0}, logs(order)
-    return order
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 rows: with 3 held out, 57 to train on, which neither ranks nor micro-batches divide."""
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    path.write_text("\n".join(demo_lines(60)), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
