@@ -24,10 +24,10 @@ from lft.launch.agent import LAUNCHER
 from lft.launch.outcome import Failure, Outcome
 from lft.plan.commands import command_line, other_launchers
 from lft.plan.launch_plan import LaunchPlan
+from lft.publish.metrics import metric, shown_metrics, verdict
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 LAST_CALLS = 3
-METRICS = {"loss": "held-out loss", "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L"}
 
 
 def show_plan(plan: LaunchPlan) -> None:
@@ -303,23 +303,17 @@ def _scores(benchmark: dict[str, Any]) -> Table:
     table = Table(
         "", "base", "tuned", "difference", "95 % interval", "", title=f"{benchmark['prompts']} held-out prompts"
     )
-    for name, title in METRICS.items():
+    for name in shown_metrics(benchmark):
         change = benchmark["difference"][name]
         table.add_row(
-            title,
+            metric(name).label,
             f"{benchmark['base'][name]:.3f}",
             f"{benchmark['tuned'][name]:.3f}",
             f"{change['mean']:+.3f}",
             f"{change['low']:+.3f} to {change['high']:+.3f}",
-            _verdict(name, change),
+            verdict(name, change),
         )
     return table
-
-
-def _verdict(name: str, change: dict[str, Any]) -> str:
-    if not change["significant"]:
-        return "no significant change"
-    return "better" if (change["mean"] < 0) == (name == "loss") else "worse"
 
 
 def _samples(samples: list[dict[str, str]]) -> Table:
