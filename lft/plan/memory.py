@@ -23,6 +23,8 @@ ADAM_8BIT_BYTES = 2
 """The same in blocks of 8-bit numbers, whose scales are below 2 % of them (Dettmers et al. 2022, arXiv:2110.02861)."""
 LOGIT_BYTES = 12
 """Three float32 copies: logits, their float32 selection or the loss's gradient, and the log-softmax with its own."""
+KEPT_BYTES = {"4bit": 0.5 + (1 + 4 / 256) / 64, "8bit": 1.0}
+"""For each quantized weight: half a byte, and a byte for each 64, whose own scale serves 256 (Dettmers et al. 2023)."""
 READS_ATTENTION = ("o_proj", "c_proj", "out_proj", "dense")
 """Ends of names of the layers that read what attention made, not what the others of their block read."""
 PACKED_ROW = 256
@@ -110,6 +112,9 @@ def predict_memory(
     checkpoint = sum(model.checkpoint_bytes.values())
     all_weights = model.parameters * BYTES[precision]
     weights = _weights(model, strategy, share, BYTES[precision])
+    saved = model.quantized_parameters() * (BYTES[precision] - KEPT_BYTES.get(settings.model.quantization, 99))
+    if saved > 0:
+        all_weights, weights = all_weights - int(saved), weights - int(saved / share)
     tokens = settings.training.batch_size * row_length(model, settings)
     activations = tokens * activation_bytes_per_token(model, settings, strategy, precision, device)
     moments = ADAM_BYTES if settings.training.optimizer == "adamw" else ADAM_8BIT_BYTES
@@ -164,7 +169,8 @@ def activation_bytes_per_token(
     dropout = 2 * hidden * (1 if on_gpu else size) if model.hidden_dropout else 0
     mlp = _mlp_bytes(model, size, raised=on_gpu and autocast)
     per_layer = norms + _attention_bytes(model, settings, size, on_gpu) + dropout + mlp
-    quick = strategy != "zero3" and not autocast
+    plain = settings.model.quantization == "none" and not settings.lora.use_dora
+    quick = strategy != "zero3" and not autocast and plain
     adapters = (
         _quick_adapter_bytes(model, settings, size, on_gpu) if quick else _adapter_bytes(model, settings, size, on_gpu)
     )
@@ -226,6 +232,8 @@ def _adapter_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu: 
     mask = (1 if on_gpu else 4) if dropped else 0
     kept = sum(settings.lora.r * size + shape.inputs * mask for shape in adapted.values())
     own = sum(shape.inputs for shape in adapted.values())
+    # DoRA multiplies what the base and the adapter made by a trained factor each, and keeps both
+    kept += 2 * 4 * sum(shape.outputs for shape in adapted.values()) * settings.lora.use_dora
     return kept + (own if dropped or size < 4 else _shared_inputs(adapted)) * size
 
 
@@ -241,13 +249,19 @@ def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strateg
     """
     tokens = settings.training.batch_size * row_length(model, settings)
     logits = (tokens - settings.training.batch_size) * model.vocab_size
-    if model.changes_logits or strategy == "device-map":
+    trains_head = any(name in model.modules and "embed" not in name for name in settings.lora.modules_to_save)
+    if model.changes_logits or strategy == "device-map" or trains_head:
         loss = LOGIT_BYTES * logits
     else:
         # in float32, with a half-precision copy before and after
         chunk = min(logits, CHUNK_LOGITS) * (4 if size == 4 else 4 + size)
         loss = chunk + 2 * tokens * model.hidden_size * size  # hidden states of the trained tokens, and their gradient
     one_layer = (3 * model.intermediate_size + 3 * model.hidden_size) * size * tokens
+    largest = max((shape.inputs * shape.outputs for shape in model.linear_layers.values()), default=0)
+    if settings.lora.use_dora:  # the layer's weight in float32, its update, their sum and its square
+        one_layer += 4 * 4 * largest
+    if settings.model.quantization != "none":  # the layer's weight as it is computed with
+        one_layer += size * largest
     return max(loss, again + one_layer)
 
 
