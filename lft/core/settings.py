@@ -275,6 +275,9 @@ class RunSettings(Section):
     launch: LaunchSettings = LaunchSettings()
     slurm: SlurmSettings = SlurmSettings()
 
+    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Setting -> list of its values; lft sweep makes a run of every combination."""
+
     output_dir: Annotated[Path, AfterValidator(absolute), Field(validate_default=True)] = Path("finetuned_model")
     """Folder of the adapter; run/ in it holds plan, logs and report."""
 

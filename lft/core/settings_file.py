@@ -232,6 +232,7 @@ def _describe(schema: Mapping[str, Any]) -> str:
         "boolean": "true or false",
         "string": "text",
         "array": "a list of texts",
+        "object": "settings, each with the list of its values, such as lora.r: [8, 16],",
     }
     if schema.get("minItems"):
         words["array"] += ", at least one,"

@@ -20,6 +20,8 @@ def refuse_conflicts(settings: RunSettings, machine: Machine) -> None:
     launch, training = settings.launch, settings.training
     contradictions = [*_ranks_and_devices(launch), *_kernels(training, launch), *_evaluation(settings)]
     contradictions += variant_conflicts(settings)
+    if settings.sweep:
+        contradictions.append(("sweep describes several runs, and one is asked for", "lft sweep makes them all"))
     lacks = [*_lacks(launch, machine), *_lacks_kernels(training, launch, machine)]
     lacks += lacks_quantization(settings.model, has_bitsandbytes=machine.has_bitsandbytes)
     found = [f"{problem}; {way_out}" for problem, way_out in contradictions + lacks]
