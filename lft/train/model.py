@@ -113,6 +113,11 @@ def load_base_model(
         **options,
     )
     model.requires_grad_(False)
+    for module in model.modules() if quantization == "4bit" else ():
+        # on a CPU with bf16 instructions a forward pass in evaluation would pack the weights for a product that knows no
+        # backward pass, and training after it would lose gradients without a word (bitsandbytes 0.50)
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     return model
 
 
