@@ -112,8 +112,9 @@ def predict_memory(
     checkpoint = sum(model.checkpoint_bytes.values())
     all_weights = model.parameters * BYTES[precision]
     weights = _weights(model, strategy, share, BYTES[precision])
-    saved = model.quantized_parameters() * (BYTES[precision] - KEPT_BYTES.get(settings.model.quantization, 99))
-    if saved > 0:
+    kept = KEPT_BYTES.get(settings.model.quantization)
+    if kept is not None:
+        saved = model.quantized_parameters() * (BYTES[precision] - kept)
         all_weights, weights = all_weights - int(saved), weights - int(saved / share)
     tokens = settings.training.batch_size * row_length(model, settings)
     activations = tokens * activation_bytes_per_token(model, settings, strategy, precision, device)
@@ -146,7 +147,7 @@ def predict_memory(
     if device == "cuda":
         return prediction
     # the checkpoint is mapped while it is converted; where the types are the same, the weights are the mapping
-    mapped = 0 if BYTES[precision] * model.parameters == checkpoint else checkpoint
+    mapped = 0 if kept is None and BYTES[precision] * model.parameters == checkpoint else checkpoint
     broadcast = min(all_weights, DDP_BROADCAST_BYTES) if several else 0
     loading = framework + all_weights + max(mapped, broadcast) - prediction.total
     return prediction.model_copy(update={"loading": max(0, loading)})
@@ -249,7 +250,7 @@ def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strateg
     """
     tokens = settings.training.batch_size * row_length(model, settings)
     logits = (tokens - settings.training.batch_size) * model.vocab_size
-    trains_head = any(name in model.modules and "embed" not in name for name in settings.lora.modules_to_save)
+    trains_head = not {"lm_head", "embed_out"}.isdisjoint(settings.lora.modules_to_save)
     if model.changes_logits or strategy == "device-map" or trains_head:
         loss = LOGIT_BYTES * logits
     else:
