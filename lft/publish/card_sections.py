@@ -1,0 +1,132 @@
+"""The card's tables, from report.json: results, data, training, how it was made. What was not measured is left out."""
+
+from typing import Any
+
+from lft.core.throughput import Speed
+from lft.core.words import clock, counted, data_size, percent, rounded
+from lft.publish.base_model import License
+from lft.publish.card_data import is_hub_data_set, shown_source, source_names
+from lft.publish.markdown import code, one_line, plain, table
+from lft.publish.metrics import metric, shown_metrics, verdict
+
+WRITTEN_AS = {"chat": "a chat template", "pair": "prompt, line feed, answer", "text": "plain text"}
+LORA = {"r": "LoRA r", "lora_alpha": "LoRA alpha", "lora_dropout": "LoRA dropout", "target_modules": "layers"}
+ASKED = {
+    "learning_rate": "learning rate",
+    "lr_scheduler": "schedule",
+    "warmup_steps": "warm-up steps",
+    "optimizer": "optimizer",
+    "weight_decay": "weight decay",
+    "max_grad_norm": "gradients clipped to",
+    "label_smoothing": "label smoothing",
+    "seed": "seed",
+}
+"""Settings that a reader needs to repeat the run, and what they are called."""
+
+
+def result_section(report: dict[str, Any]) -> list[str]:
+    """Base against tuned model, with the intervals of the differences, and what they mean."""
+    benchmark = report.get("benchmark")
+    if not benchmark:
+        return []
+    names = shown_metrics(benchmark)
+    rows = []
+    for name in names:
+        change = benchmark["difference"][name]
+        values = (f"{benchmark[model][name]:.3f}" for model in ("base", "tuned"))
+        span = f"{change['low']:+.3f} to {change['high']:+.3f}"
+        rows.append((plain(metric(name).label), *values, f"{change['mean']:+.3f}", span, verdict(name, change)))
+    lower = ", ".join(plain(metric(name).label) for name in names if metric(name).lower_is_better)
+    words = (
+        f"{counted(benchmark['prompts'], 'prompt')} that were kept out of training, answered greedily. The interval is "
+        "that of the difference, tuned minus base, by a paired bootstrap over the prompts; it says nothing of other data."
+    )
+    words += f" Lower is better: {lower}." if lower else ""
+    head = ("on held-out rows", "base", "tuned", "difference", "95 % interval", "")
+    return ["## Results", table(head, rows), words]
+
+
+def data_section(report: dict[str, Any], style: str) -> list[str]:
+    """What it was trained on: names, rows, tokens, how they were written."""
+    settings = (report.get("settings") or {}).get("data") or {}
+    if not settings:
+        return []
+    rows = [("sources", ", ".join(_source(name, settings) for name in source_names(report)))]
+    audit = (report.get("training") or {}).get("data")
+    if audit:
+        share = percent(audit["trained"], audit["tokens"])
+        rows.append(("rows", f"{audit['rows']:,} trained on, {audit['held_out']:,} held out"))
+        rows.append(("tokens", f"{audit['tokens']:,} an epoch, {share} of them trained"))
+        left_out = audit["empty"] + audit["bad"]
+        rows += [("left out", f"{counted(left_out, 'row')} that cannot be used")] if left_out else []
+        rows += [("cut", f"{counted(audit['cut'], 'row')} longer than the longest row")] if audit["cut"] else []
+    written = WRITTEN_AS.get(style)
+    rows += [("written as", written)] if written else []
+    packed = ", several rows in one sequence, which do not see each other" if settings.get("packing") else ""
+    rows.append(("longest row", f"{settings.get('max_length')} tokens{packed}"))
+    return ["## Data", table(("", ""), rows)]
+
+
+def _source(name: str, settings: dict[str, Any]) -> str:
+    if not is_hub_data_set(name):
+        return code(shown_source(name))
+    parts = [f"{key} {code(settings[key])}" for key in ("config", "split", "revision") if settings.get(key)]
+    return f"[{code(name)}](https://huggingface.co/datasets/{name})" + (f" ({', '.join(parts)})" if parts else "")
+
+
+def training_section(report: dict[str, Any]) -> list[str]:
+    """The hyperparameters."""
+    training, settings = report.get("training"), report.get("settings") or {}
+    if not training:
+        return []
+    asked = settings.get("training") or {}
+    rows = [
+        ("steps", f"{training['steps']:,} of {training['global_batch_size']:,} {_unit(settings)}"),
+        ("precision", f"{training['precision']}, adapter in float32"),
+    ]
+    lora = settings.get("lora") or {}
+    rows += [(words, _value(lora[key])) for key, words in LORA.items() if key in lora]
+    rows += [(words, _value(asked[key])) for key, words in ASKED.items() if asked.get(key) not in (None, 0)]
+    return ["## Training", table(("", ""), rows)]
+
+
+def _unit(settings: dict[str, Any]) -> str:
+    return "packs" if (settings.get("data") or {}).get("packing") else "rows"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(code(str(each)) for each in value)
+    return f"{value:g}" if isinstance(value, float) else plain(str(value))
+
+
+def making_section(report: dict[str, Any], license: License | None) -> list[str]:
+    """On what and with what it was made, and the license of what it was made from."""
+    parts = []
+    training, versions = report.get("training"), report.get("versions")
+    if training and "peak_memory_bytes_by_rank" in training:
+        peaks = training["peak_memory_bytes_by_rank"]
+        speed = Speed.model_validate(training, extra="ignore").describe()
+        trained, total = rounded(training["trainable_parameters"]), rounded(training["parameters"])
+        facts = [
+            f"{trained} of {total} parameters trained",
+            f"{clock(training['seconds'])} on {counted(len(peaks), 'rank')} ({training['strategy']}, {training['device']})",
+            speed,
+            f"at most {data_size(max(peaks))} of memory a rank",
+        ]
+        parts.append("; ".join(filter(None, facts)) + ".")
+    if versions:
+        parts.append(
+            "Versions: " + ", ".join(f"{plain(name)} {plain(str(each))}" for name, each in versions.items()) + "."
+        )
+    if license:
+        name = one_line(license.license_name or license.license)
+        link = license.license_link
+        shown = f"[{plain(name)}]({link})" if _is_link(link) else plain(name)
+        parts.append(f"License of the base model: {shown}.")
+    return ["## How it was made", *parts] if parts else []
+
+
+def _is_link(text: str | None) -> bool:
+    allowed = "-._~:/?#@!$&'*+,;=%"
+    return bool(text) and str(text).startswith("https://") and all(c.isalnum() or c in allowed for c in str(text))
