@@ -5,6 +5,7 @@ a repository among them, it asks once; and it waits for an answer without end. S
 way, which it does not catch, and the whole upload, each step of which may be repeated, is tried again.
 """
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -61,12 +62,13 @@ def reporting_trouble() -> Iterator[None]:
 
 
 def _network_words(error: Exception) -> str:
-    kinds = [each.__name__ for each in type(error).__mro__]
-    if "ConnectError" in kinds or "ConnectTimeout" in kinds:
-        return f"the Hub cannot be reached ({kinds[0]})"
+    kinds = {each.__name__ for each in type(error).__mro__}
+    if kinds & {"ConnectError", "ConnectTimeout"}:
+        reason = re.sub(r"^\[.*?\] *", "", str(error)) or "no answer"  # "[Errno 111] Connection refused"
+        return f"the Hub cannot be reached ({reason})"
     if "TimeoutException" in kinds:
         return f"the Hub did not answer within {TIME_LIMIT_SECONDS[1]:g} s"
-    return f"the connection to the Hub broke ({kinds[0]})"
+    return "the connection to the Hub broke"
 
 
 def _check(response: Any) -> None:

@@ -25,7 +25,7 @@ def explain(error: Exception, repo_name: str, token: str) -> tuple[str, str]:
         )
     if trouble is not None:
         next_step = "check the network and try again" if "reached" in trouble.words else "try again later"
-        return f"{trouble.words} (upload to {repo_name}), also the last of {TRIES_AFTER_THE_FIRST + 1} times", next_step
+        return f"{trouble.words}, also the last of {TRIES_AFTER_THE_FIRST + 1} times (upload to {repo_name})", next_step
     if isinstance(error, HFValidationError):
         return f'"{repo_name}" is not a repository name', "username/repository, letters, digits, - _ . only"
     if isinstance(error, OfflineModeIsEnabled):
@@ -45,7 +45,7 @@ def _refusal(error: HfHubHTTPError, repo_name: str, token: str) -> tuple[str, st
     if isinstance(error, RepositoryNotFoundError):
         return (
             f"the repository {repo_name} does not exist, or the token may not see it",
-            "create_new=True (upload.create_new: true in a run file) creates it",
+            "--create-new creates it (upload.create_new: true in a run file, create_new=True in Python)",
         )
     if status == 401:
         return f"the Hub does not accept the token (upload to {repo_name})", SIGN_IN

@@ -79,6 +79,11 @@ class LocalHub:
         with self.store.lock:
             return self.store.create(kind, name, private=private).add("add files", stored)
 
+    def add_empty_repository(self, kind: str, name: str, *, private: bool = False) -> None:
+        """Put a repository in place as a client creates one."""
+        with self.store.lock:
+            self.store.create(kind, name, private=private)
+
     def add_short_name(self, kind: str, short: str, name: str) -> None:
         """Let a repository answer to a name without owner too; the real Hub redirects those of its oldest ones."""
         self.store.short_names[kind, short] = name

@@ -19,11 +19,15 @@ from tests.publish.finished_runs import finished_run
 TOKEN, READER, WRONG = "hf_alice_secret", "hf_reader_secret", "hf_wrong_secret"
 LARGE_BYTES = 12 * 2**20
 Arrives = Literal["everything", "nothing"]
-FILES = 8
-"""Adapter, its configuration, card, lft.json, picture, three of the tokenizer, and its chat template; one commit."""
+FILES = 9
+"""Adapter and its configuration, card, lft.json, picture, three of the tokenizer, the chat template."""
 
 
-def _nothing(_hub: LocalHub) -> None:
+Harm = Callable[[LocalHub, str], None]
+"""Done to the Hub before the upload to the repository of this name."""
+
+
+def _nothing(_hub: LocalHub, _name: str) -> None:
     return
 
 
@@ -32,7 +36,7 @@ class Fault:
     """One row of the table."""
 
     name: str
-    harm: Callable[[LocalHub], None] = _nothing
+    harm: Harm = _nothing
     exit_code: int = 0
     says: tuple[str, ...]
     """Words of what the user reads, in this order."""
@@ -58,7 +62,7 @@ class Played:
 
 ONCE = "trying again in 2 s (1 of 5)"
 GAVE_UP = "(5 of 5)"
-SIX_TIMES = "also the last of 6 times\n  next   "
+SIX_TIMES = "also the last of 6 times (upload to REPO)\n  next   "
 STEPS = {
     "creating the repository": "/repos/create",
     "looking at the repository": "/api/models/alice/",
@@ -74,7 +78,7 @@ def refusing(
     n: int, status: int, path: str, message: str = "told to fail", **headers: str
 ) -> Callable[[LocalHub], None]:
     """`n` answers of this status."""
-    return lambda hub: hub.fail_next(n, status, path, message, **headers)
+    return lambda hub, _: hub.fail_next(n, status, path, message, **headers)
 
 
 def _faults() -> list[Fault]:
@@ -97,7 +101,7 @@ def _faults() -> list[Fault]:
             name="503 at the commit, always",
             harm=refusing(99, 503, "/commit/"),
             exit_code=64,
-            says=("in 32 s (5 of 5)", f"the Hub answered 503 (upload to REPO), {SIX_TIMES}try again later"),
+            says=("in 32 s (5 of 5)", f"the Hub answered 503, {SIX_TIMES}try again later"),
             arrives="nothing",
         ),
         Fault(
@@ -141,11 +145,9 @@ def _faults() -> list[Fault]:
             arrives="nothing",
         ),
         Fault(
-            name="409 at creating: it exists already",
-            harm=lambda hub: hub.fail_next(1, 409, "/repos/create", "You already created this repo"),
-            exit_code=64,
-            says=("does not exist",),
-            arrives="nothing",
+            name="409: the repository exists already",
+            harm=lambda hub, name: hub.add_empty_repository("models", name),
+            says=("uploaded",),
         ),
         Fault(
             name="409 at creating: another operation is in progress, once",
@@ -156,6 +158,13 @@ def _faults() -> list[Fault]:
             name="409 at the commit, once",
             harm=refusing(1, 409, "/commit/"),
             says=(f"the Hub answered 409; {ONCE}", "uploaded"),
+        ),
+        Fault(
+            name="409 at the commit, always",
+            harm=refusing(99, 409, "/commit/"),
+            exit_code=64,
+            says=(GAVE_UP, f"the Hub answered 409, {SIX_TIMES}try again later"),
+            arrives="nothing",
         ),
         Fault(
             name="412: someone else commits in between, once",
@@ -171,27 +180,27 @@ def _faults() -> list[Fault]:
         ),
         Fault(
             name="no answer at creating the repository, once",
-            harm=lambda hub: hub.stall_next(1, "/repos/create"),
+            harm=lambda hub, _: hub.stall_next(1, "/repos/create"),
             says=(f"the Hub did not answer within 0.5 s; {ONCE}", "uploaded"),
         ),
         Fault(
             name="no answer at sending the weights, once",
-            harm=lambda hub: hub.stall_next(1, "/_large/"),
+            harm=lambda hub, _: hub.stall_next(1, "/_large/"),
             says=(f"the Hub did not answer within 0.5 s; {ONCE}", "uploaded"),
         ),
         Fault(
             name="no answer at the commit, always",
-            harm=lambda hub: hub.stall_next(99, "/commit/"),
+            harm=lambda hub, _: hub.stall_next(99, "/commit/"),
             exit_code=64,
-            says=(GAVE_UP, f"the Hub did not answer within 0.5 s (upload to REPO), {SIX_TIMES}"),
+            says=(GAVE_UP, f"the Hub did not answer within 0.5 s, {SIX_TIMES}"),
             arrives="nothing",
         ),
         Fault(
             name="connection broken in the middle of 12 MiB of weights, twice",
-            harm=lambda hub: hub.drop_next(2, "/_large/", bytes_read=LARGE_BYTES // 2),
+            harm=lambda hub, _: hub.drop_next(2, "/_large/", bytes_read=LARGE_BYTES // 2),
             says=(
                 "sending adapter_model.safetensors, 12 MiB",
-                f"the connection to the Hub broke (WriteError); {ONCE}",
+                f"the connection to the Hub broke; {ONCE}",
                 "(2 of 5)",
                 "uploaded",
             ),
@@ -199,37 +208,37 @@ def _faults() -> list[Fault]:
         ),
         Fault(
             name="connection broken at the commit, once",
-            harm=lambda hub: hub.drop_next(1, "/commit/"),
-            says=(f"the connection to the Hub broke (ReadError); {ONCE}", "uploaded"),
+            harm=lambda hub, _: hub.drop_next(1, "/commit/"),
+            says=(f"the connection to the Hub broke; {ONCE}", "uploaded"),
         ),
         Fault(
             name="commit made, its answer lost",
-            harm=lambda hub: hub.lose_answers(1, "/commit/"),
-            says=(f"the connection to the Hub broke (ReadError); {ONCE}", "uploaded"),
+            harm=lambda hub, _: hub.lose_answers(1, "/commit/"),
+            says=(f"the connection to the Hub broke; {ONCE}", "uploaded"),
         ),
         Fault(
             name="repository created, the answer lost",
-            harm=lambda hub: hub.lose_answers(1, "/repos/create"),
-            says=(f"the connection to the Hub broke (ReadError); {ONCE}", "uploaded"),
+            harm=lambda hub, _: hub.lose_answers(1, "/repos/create"),
+            says=(f"the connection to the Hub broke; {ONCE}", "uploaded"),
         ),
         Fault(
             name="branch created, the answer lost",
-            harm=lambda hub: hub.lose_answers(1, "/branch/"),
+            harm=lambda hub, _: hub.lose_answers(1, "/branch/"),
             options=("--create-new", "--revision", "next"),
             says=(
                 "has no branch next; making it from main",
-                f"broke (ReadError); {ONCE}",
+                f"broke; {ONCE}",
                 "uploaded   HUB/REPO/tree/next",
             ),
         ),
         Fault(
             name="no Hub at all (connection refused)",
-            harm=lambda hub: hub.__exit__(None, None, None),
+            harm=lambda hub, _: hub.__exit__(None, None, None),
             exit_code=64,
             says=(
-                f"the Hub cannot be reached (ConnectError); {ONCE}",
+                f"the Hub cannot be reached (Connection refused); {ONCE}",
                 GAVE_UP,
-                f"cannot be reached (ConnectError) (upload to REPO), {SIX_TIMES}check the network",
+                f"cannot be reached (Connection refused), {SIX_TIMES}check the network",
             ),
             arrives="nothing",
         ),
@@ -261,7 +270,7 @@ def _play(fault: Fault, hub: LocalHub, folder: Path) -> Played:
     name = fault.repo_name or f"alice/{re.sub('[^a-z0-9]+', '-', fault.name.lower()).strip('-')[:60]}"
     out = finished_run(folder / "out", {"repo_name": name}, fault.weights_bytes)
     os.environ["HF_TOKEN"] = fault.token
-    fault.harm(hub)
+    fault.harm(hub, name)
     heard = StringIO()
     with redirect_stdout(heard), redirect_stderr(heard):
         code = run(["upload", str(out), *fault.options])
@@ -279,7 +288,7 @@ def _arrived(hub: LocalHub, name: str, out: Path) -> str:
         return "nothing"
     files = {path: file.content for path, file in made[-1].files.items()}
     is_whole = files["adapter_model.safetensors"] == (out / "adapter_model.safetensors").read_bytes()
-    if len(made) == 1 and len(files) == FILES + 1 and is_whole:
+    if len(made) == 1 and len(files) == FILES and is_whole:
         return "everything"
     return f"{len(files)} files in {len(made)} commits"
 
