@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ from huggingface_hub import HfApi, ModelCard, try_to_load_from_cache
 
 from lft.core.gguf_header import read_gguf_header
 from lft.core.paths import expanded, looks_local
+from lft.publish.markdown import one_line
 
+LINK = re.compile(r"https://[\w\-.~:/?#@!$&'*+,;=%]+")
 HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 TIME_LIMIT_SECONDS = 10.0
 LICENSE_KEYS = ("license", "license_name", "license_link")
@@ -27,12 +29,12 @@ class License:
     @classmethod
     def of(cls, metadata: Mapping[str, Any] | None) -> "License | None":
         """That of a card's metadata; None where there is none."""
-        texts = {key: value for key in LICENSE_KEYS if isinstance(value := (metadata or {}).get(key), str) and value}
-        return cls(**texts) if "license" in texts else None
-
-    def to_dict(self) -> dict[str, str | None]:
-        """For metadata."""
-        return asdict(self)
+        found = {key: (metadata or {}).get(key) for key in LICENSE_KEYS}
+        texts = {key: one_line(value) for key, value in found.items() if isinstance(value, str) and value}
+        if "license" not in texts:
+            return None
+        link = texts.get("license_link", "")
+        return cls(texts["license"], texts.get("license_name"), link if LINK.fullmatch(link) else None)
 
 
 def is_public(base: str) -> bool:
@@ -63,13 +65,13 @@ def license_on_hub(api: HfApi, base: str, revision: str | None = None) -> Licens
         card = api.model_info(base, revision=revision, timeout=TIME_LIMIT_SECONDS).card_data
     except Exception:  # the client raises its own, its HTTP library's and the operating system's
         return None
-    return License.of(card.to_dict() if card else None)
+    return License.of(vars(card) if card else None)
 
 
 def card_metadata(path: Path) -> dict[str, Any]:
     """The metadata at the top of a card; empty where there is none that can be read."""
     try:
-        found: dict[str, Any] = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data.to_dict()
+        found = vars(ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True).data)
     except Exception:  # whatever YAML's and the client's parsers raise for a card that is none
         return {}
     return found

@@ -31,7 +31,9 @@ def card_data(title: str, base: str, report: dict[str, Any], license: License | 
         metrics=list(dict.fromkeys(each.metric_type for each in results if each.metric_type != "loss")) or None,
         model_name=one_line(title),
         eval_results=results or None,
-        **(license.to_dict() if license else {}),
+        license=license.license if license else None,
+        license_name=license.license_name if license else None,
+        license_link=license.license_link if license else None,
     )
 
 
@@ -42,8 +44,8 @@ def eval_results(report: dict[str, Any]) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=TASK,
-            metric_type="rouge" if name.startswith("rouge") else name,
-            metric_name=metric(name).label,
+            metric_type="rouge" if name.startswith("rouge") else one_line(name),
+            metric_name=one_line(metric(name).label),
             metric_value=round(value, 4),
             **_measured_on(report),
         )

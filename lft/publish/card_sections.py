@@ -6,7 +6,7 @@ from lft.core.throughput import Speed
 from lft.core.words import clock, counted, data_size, percent, rounded
 from lft.publish.base_model import License
 from lft.publish.card_data import is_hub_data_set, shown_source, source_names
-from lft.publish.markdown import code, one_line, plain, table
+from lft.publish.markdown import code, plain, table
 from lft.publish.metrics import metric, shown_metrics, verdict
 
 WRITTEN_AS = {"chat": "a chat template", "pair": "prompt, line feed, answer", "text": "plain text"}
@@ -38,7 +38,7 @@ def result_section(report: dict[str, Any]) -> list[str]:
         rows.append((plain(metric(name).label), *values, f"{change['mean']:+.3f}", span, verdict(name, change)))
     lower = ", ".join(plain(metric(name).label) for name in names if metric(name).lower_is_better)
     words = (
-        f"{counted(benchmark['prompts'], 'prompt')} that were kept out of training, answered greedily. The interval is "
+        f"{counted(benchmark['prompts'], 'prompt')} kept out of training, answered greedily. The interval is "
         "that of the difference, tuned minus base, by a paired bootstrap over the prompts; it says nothing of other data."
     )
     words += f" Lower is better: {lower}." if lower else ""
@@ -59,11 +59,11 @@ def data_section(report: dict[str, Any], style: str) -> list[str]:
         rows.append(("tokens", f"{audit['tokens']:,} an epoch, {share} of them trained"))
         left_out = audit["empty"] + audit["bad"]
         rows += [("left out", f"{counted(left_out, 'row')} that cannot be used")] if left_out else []
-        rows += [("cut", f"{counted(audit['cut'], 'row')} longer than the longest row")] if audit["cut"] else []
     written = WRITTEN_AS.get(style)
     rows += [("written as", written)] if written else []
     packed = ", several rows in one sequence, which do not see each other" if settings.get("packing") else ""
-    rows.append(("longest row", f"{settings.get('max_length')} tokens{packed}"))
+    cut = f"; {counted(audit['cut'], 'row')} cut to that" if audit and audit["cut"] else ""
+    rows.append(("longest row", f"{settings.get('max_length')} tokens{cut}{packed}"))
     return ["## Data", table(("", ""), rows)]
 
 
@@ -82,12 +82,18 @@ def training_section(report: dict[str, Any]) -> list[str]:
     asked = settings.get("training") or {}
     rows = [
         ("steps", f"{training['steps']:,} of {training['global_batch_size']:,} {_unit(settings)}"),
-        ("precision", f"{training['precision']}, adapter in float32"),
+        ("epochs", _epochs(asked)),
+        ("base model in", str(training["precision"])),
     ]
     lora = settings.get("lora") or {}
-    rows += [(words, _value(lora[key])) for key, words in LORA.items() if key in lora]
+    rows += [(words, _value(lora[key])) for key, words in LORA.items() if lora.get(key, "auto") != "auto"]
     rows += [(words, _value(asked[key])) for key, words in ASKED.items() if asked.get(key) not in (None, 0)]
     return ["## Training", table(("", ""), rows)]
+
+
+def _epochs(asked: dict[str, Any]) -> str:
+    limit = asked.get("max_steps")
+    return f"{asked.get('num_epochs')}" + (f", at most {counted(limit, 'step')}" if limit else "")
 
 
 def _unit(settings: dict[str, Any]) -> str:
@@ -120,13 +126,7 @@ def making_section(report: dict[str, Any], license: License | None) -> list[str]
             "Versions: " + ", ".join(f"{plain(name)} {plain(str(each))}" for name, each in versions.items()) + "."
         )
     if license:
-        name = one_line(license.license_name or license.license)
-        link = license.license_link
-        shown = f"[{plain(name)}]({link})" if _is_link(link) else plain(name)
+        name = plain(license.license_name or license.license)
+        shown = f"[{name}]({license.license_link})" if license.license_link else name
         parts.append(f"License of the base model: {shown}.")
     return ["## How it was made", *parts] if parts else []
-
-
-def _is_link(text: str | None) -> bool:
-    allowed = "-._~:/?#@!$&'*+,;=%"
-    return bool(text) and str(text).startswith("https://") and all(c.isalnum() or c in allowed for c in str(text))

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.utils import get_session, parse_ratelimit_headers
@@ -42,7 +42,7 @@ def reporting_trouble() -> Iterator[None]:
     """Within, requests of the client end in time, and raise TroubleError where trying again may help."""
     session: Any = get_session()
     send, time_limit = session.send, session.timeout
-    http_error = HfHubHTTPError.__bases__[0]
+    http_error = cast("type[Exception]", HfHubHTTPError.__bases__[0])  # that of the HTTP library
 
     def send_once(request: Any, **options: Any) -> Any:
         try:
@@ -105,7 +105,7 @@ def persistently(attempt: Callable[[], Result], announce: Callable[[str], None])
     return attempt()
 
 
-sleep = time.sleep
+sleep: Callable[[float], None] = time.sleep
 """A name of its own, so that tests need not wait."""
 
 

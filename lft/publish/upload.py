@@ -164,7 +164,7 @@ def contents(folder: Path, repo_name: str) -> dict[str, Path | bytes]:
     """What may leave the machine, by name; a base model's local path becomes its last part."""
     found = {path.name: path for pattern in UPLOADED for path in folder.glob(pattern) if path.is_file()}
     picture = RunDir(folder).loss_picture
-    files: dict[str, Path | bytes] = dict(found) | ({picture.name: picture} if picture.exists() else {})
+    files: dict[str, Path | bytes] = {**found, **({picture.name: picture} if picture.exists() else {})}
     for name, key in BASE_MODEL_KEYS.items():
         notes = json.loads(found[name].read_text(encoding="utf-8")) if name in found else {}
         base = notes.get(key)
