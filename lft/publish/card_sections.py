@@ -1,5 +1,6 @@
 """The card's tables, from report.json: results, data, training, how it was made. What was not measured is left out."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from lft.core.throughput import Speed
@@ -108,19 +109,8 @@ def _value(value: Any) -> str:
 
 def making_section(report: dict[str, Any], license: License | None) -> list[str]:
     """On what and with what it was made, and the license of what it was made from."""
-    parts = []
     training, versions = report.get("training"), report.get("versions")
-    if training and "peak_memory_bytes_by_rank" in training:
-        peaks = training["peak_memory_bytes_by_rank"]
-        speed = Speed.model_validate(training, extra="ignore").describe()
-        trained, total = rounded(training["trainable_parameters"]), rounded(training["parameters"])
-        facts = [
-            f"{trained} of {total} parameters trained",
-            f"{clock(training['seconds'])} on {counted(len(peaks), 'rank')} ({training['strategy']}, {training['device']})",
-            speed,
-            f"at most {data_size(max(peaks))} of memory a rank",
-        ]
-        parts.append("; ".join(filter(None, facts)) + ".")
+    parts = ["; ".join(facts) + "."] if training and (facts := list(_facts(training))) else []
     if versions:
         parts.append(
             "Versions: " + ", ".join(f"{plain(name)} {plain(str(each))}" for name, each in versions.items()) + "."
@@ -130,3 +120,17 @@ def making_section(report: dict[str, Any], license: License | None) -> list[str]
         shown = f"[{name}]({license.license_link})" if license.license_link else name
         parts.append(f"License of the base model: {shown}.")
     return ["## How it was made", *parts] if parts else []
+
+
+def _facts(training: dict[str, Any]) -> Iterator[str]:
+    """Size, time and place, as far as a report of any version has them."""
+    if "parameters" in training:
+        yield f"{rounded(training['trainable_parameters'])} of {rounded(training['parameters'])} parameters trained"
+    peaks = training.get("peak_memory_bytes_by_rank") or []
+    if "strategy" in training and peaks:
+        where = f"{counted(len(peaks), 'rank')} ({training['strategy']}, {training['device']})"
+        yield f"{clock(training['seconds'])} on {where}"
+    if speed := Speed.model_validate(training, extra="ignore").describe():
+        yield speed
+    if peaks:
+        yield f"at most {data_size(max(peaks))} of memory a rank"
