@@ -48,15 +48,20 @@ def usage_section(base: str, base_revision: str | None, style: str, repo_name: s
     """How to load the adapter, ask it, and merge it: from the Hub, or in its folder where it has no repository yet."""
     style = style if style in _PROMPTS else "pair"
     imports, words = "PeftModel", [_WORDS[style], "`pip install peft transformers`"]
+    is_gguf, name = base.lower().endswith(".gguf"), Path(base).name
     if is_public(base):
         named = literal(base) + (f", revision={literal(base_revision)}" if base_revision else "")
+    elif repo_name and is_gguf:
+        named = f'".", gguf_file={literal(name)}'
+        words.append(f"The base model is a GGUF file: {code(name)} has to lie beside the program.")
     elif repo_name:
-        named = literal(Path(base).name)
-        words.append(f"The base model is not on the Hub: {code(Path(base).name)} stands for its folder.")
+        named = literal(name)
+        words.append(f"The base model is not on the Hub: {code(name)} stands for its folder.")
     else:
         imports, named = "PeftConfig, PeftModel", "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
     if repo_name is None:
         words.append("In this folder:")
     adapter = literal(repo_name or ".")
     program = _LOAD.format(imports=imports, adapter=adapter, base=named, prompt=_PROMPTS[style])
-    return ["## Use", " ".join(words), program, _MERGE]
+    # transformers keeps a GGUF file's model marked as quantized, and does not save it
+    return ["## Use", " ".join(words), program, *([] if repo_name and is_gguf else [_MERGE])]

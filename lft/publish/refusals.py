@@ -55,7 +55,8 @@ def _refusal(error: HfHubHTTPError, repo_name: str, token: str) -> tuple[str, st
         return f"the Hub does not know what was asked for (upload to {repo_name}){said}", "check name and revision"
     if status in (409, 412):
         return f"something else changes {repo_name} at the same time{said}", "try again"
-    return f"the Hub answered {status} to the upload to {repo_name}{said}", "try again later"
+    next_step = "mend that, then try again" if words and status < 500 else "try again later"
+    return f"the Hub answered {status} to the upload to {repo_name}{said}", next_step
 
 
 def _cleaned(text: str, token: str) -> str:

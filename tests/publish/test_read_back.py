@@ -6,11 +6,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import TinyModels
+from tests.conftest import REPOSITORY, TinyModels
 from tests.local_hub import LocalHub
 
 TOKEN = "hf_alice_secret"
@@ -31,6 +30,10 @@ model.peft_config["default"].base_model_name_or_path = named
 save_adapter(model, gather_adapter(model), AutoTokenizer.from_pretrained(base), Path(folder), style, named)
 write_card(Path(folder))
 torch.save(model.eval()(input_ids=torch.arange(20)[None]).logits, Path(folder) / "logits.pt")
+"""
+UPLOAD = """
+from finetune_cli import LLMFineTuner
+LLMFineTuner("someone/llama", "out").upload_to_huggingface("alice/support", create_new=True, private=True)
 """
 READ_BACK = """
 import torch
@@ -80,16 +83,12 @@ def test_what_comes_back_from_the_hub_runs_as_the_card_says_and_answers_as_the_a
 ) -> None:
     make(tmp_path, tiny_models.llama, "chat", "someone/llama")
     base = {path.name: path.read_bytes() for path in tiny_models.llama.iterdir() if path.is_file()}
-    upload: dict[str, Any] = {"repo_name": "alice/support", "create_new": True, "private": True}
     with LocalHub({TOKEN: "alice"}) as hub:
         hub.add_repository("models", "someone/llama", base | {"README.md": b"---\nlicense: apache-2.0\n---\n"})
         environment = hub.environment(tmp_path / "home", TOKEN)
-        send = (
-            "import sys, json; from pathlib import Path; from lft.core.settings import UploadSettings; "
-            "from lft.publish.upload import upload_adapter; "
-            "upload_adapter(Path('out'), UploadSettings(**json.loads(sys.argv[1])))"
-        )
-        run([sys.executable, "-c", send, json.dumps(upload)], tmp_path, environment)
+        told = run([sys.executable, "-c", UPLOAD], tmp_path, environment | {"PYTHONPATH": str(REPOSITORY)})
+        assert told == f"Model uploaded successfully to: {hub.url}/alice/support\n"
+        assert hub.is_private("alice/support")
         card = hub.files("alice/support")["README.md"].decode()
         said = run([sys.executable, "-c", snippets(card) + READ_BACK], tmp_path, environment)
     assert said.endswith("SAME\n")
