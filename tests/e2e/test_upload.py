@@ -53,9 +53,10 @@ def test_a_run_uploads_at_its_end_and_a_failed_upload_is_finished_later(
         assert last.endswith(f"then: lft upload {output_dir}")
         assert (output_dir / "adapter_model.safetensors").exists()
 
-        hub.stall_next(1, "/_large/")
+        hub.stall_next(1, "/commit/")
         asked = len(hub.requests)
-        stopped = stop_launch_when(hub, tmp_path / "hf", launch, lambda: "/_large/" in str(hub.requests[asked:]))
+        stopped = stop_launch_when(hub, tmp_path / "hf", launch, lambda: "/commit/" in str(hub.requests[asked:]))
+        assert "/_large/" not in str(hub.requests[asked:]), "what has arrived is not sent again"
         assert stopped.returncode == 130, stopped.stdout + stopped.stderr
         assert "stopped while uploading; the adapter is saved" in stopped.stdout
         assert f"  next       lft upload {output_dir}\n" in stopped.stdout
@@ -85,7 +86,10 @@ def stop_launch_when(
     command = [sys.executable, "-m", "lft.cli.main", *arguments]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, env=environment_of(hub, home, SECRET), text=True, **pipes) as process:
-        wait_for(condition, 60)
-        process.send_signal(signal.SIGINT)
-        out, errors = process.communicate(timeout=60)
+        try:
+            wait_for(condition, 60)
+            process.send_signal(signal.SIGINT)
+            out, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     return subprocess.CompletedProcess(command, process.returncode, out, errors)
