@@ -84,8 +84,8 @@ def stop_launch_when(
 ) -> "subprocess.CompletedProcess[str]":
     """`lft launch ...`, stopped by Ctrl-C once `condition` holds."""
     command = [sys.executable, "-m", "lft.cli.main", *arguments]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, env=environment_of(hub, home, SECRET), text=True, **pipes) as process:
+    environment, pipe = environment_of(hub, home, SECRET), subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             wait_for(condition, 60)
             process.send_signal(signal.SIGINT)

@@ -74,9 +74,7 @@ STEPS = {
 }
 
 
-def refusing(
-    n: int, status: int, path: str, message: str = "told to fail", **headers: str
-) -> Callable[[LocalHub], None]:
+def refusing(n: int, status: int, path: str, message: str = "told to fail", **headers: str) -> Harm:
     """`n` answers of this status."""
     return lambda hub, _: hub.fail_next(n, status, path, message, **headers)
 
