@@ -125,6 +125,11 @@ class RunDir:
         return self.run / "report.json"
 
     @property
+    def loss_picture(self) -> Path:
+        """The losses as a picture, for the model card too."""
+        return self.run / "loss.png"
+
+    @property
     def adapter_config(self) -> Path:
         """Exists when the final adapter does: it is moved into place with it."""
         return self.output_dir / "adapter_config.json"

@@ -195,7 +195,7 @@ class BenchmarkSettings(Section):
 
 
 class UploadSettings(Section):
-    """Upload to the Hugging Face Hub. There is no token here: it comes from `hf auth login` or HF_TOKEN."""
+    """Upload to the Hugging Face Hub. There is no token here: it comes from a file, from HF_TOKEN or from `hf auth login`."""
 
     repo_name: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     """username/repository; nothing is uploaded without it."""
@@ -205,6 +205,21 @@ class UploadSettings(Section):
 
     private: bool = False
     """Make a created repository private; an existing public one is then refused."""
+
+    revision: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")] | None = None
+    """Branch to upload to; main by default, and created from it where it does not exist."""
+
+    commit_message: Annotated[str, Field(min_length=1)] = "Upload LoRA adapter"
+    """Message of the commit; lines after the first are its description."""
+
+    token_file: Annotated[Path, AfterValidator(absolute)] | None = None
+    """File that holds the token alone; without it, HF_TOKEN or the token of `hf auth login` is used."""
+
+    @property
+    def page(self) -> str:
+        """Where the Hub shows what was uploaded, below its address."""
+        branch = self.revision if self.revision != "main" else None
+        return f"{self.repo_name}/tree/{branch.replace('/', '%2F')}" if branch else str(self.repo_name)
 
 
 class LaunchSettings(Section):

@@ -5,7 +5,6 @@ import os
 import shlex
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,19 +23,18 @@ from lft.core.order import STOPPED_EARLY, Job, WorkerReport
 from lft.core.rank import started_again_by_scheduler
 from lft.core.run_dir import Attempt
 from lft.core.run_lock import alone
-from lft.core.settings import RunSettings
 from lft.core.words import rank_names
 from lft.launch.company import Alone
 from lft.launch.follow import is_trained, training_attempts
 from lft.launch.node_job import Around, do_job
 from lft.launch.outcome import Outcome
-from lft.launch.ranks import POLL_SECONDS
 from lft.launch.remaining import TASKS, Task
 from lft.launch.restart import Brake, after_stop, may_pass, next_step
 from lft.launch.resuming import brake_of, resume_point, set_aside, steps_done
 from lft.launch.stopping import StopRequests
 from lft.launch.supervisor import Ended
 from lft.launch.triage import find_failure, is_cause
+from lft.launch.uploading import upload_until_stopped
 from lft.plan.adviser import next_that_fits
 from lft.plan.launch_plan import LaunchPlan
 from lft.plan.smaller import SmallerRun
@@ -165,22 +163,7 @@ class Agent:
         """The address of the upload, or nothing where a stop came first. Raises UploadError."""
         self.observe(Event(LAUNCHER, "stage", {"name": "uploading"}, time.time()))
         Heart(self.attempt.beat(0)).beat("uploading")  # rank 0 has left, and this is where readers look
-        ended: list[str | Exception] = []
-
-        def work() -> None:
-            try:
-                ended.append(upload(self.plan.settings))
-            except Exception as error:
-                ended.append(error)
-
-        # a daemon: a Hub that does not answer must not keep a stopped run alive
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        while thread.is_alive() and not self.stop.look():
-            thread.join(POLL_SECONDS)
-        if ended and isinstance(ended[0], Exception):
-            raise ended[0]
-        return str(ended[0]) if ended else ""
+        return upload_until_stopped(self.plan.settings, self._say, lambda: bool(self.stop.look()))
 
     @property
     def _stop_code(self) -> int:
@@ -318,12 +301,3 @@ class Agent:
 
 def _unwritable(output_dir: Path, error: OSError) -> PreflightError:
     return PreflightError(f"{output_dir} cannot be written: {error.strerror}", next_step="choose another --output-dir")
-
-
-def upload(settings: RunSettings) -> str:
-    """Upload a finished run as its settings say; returns the address. Raises UploadError."""
-    from lft.publish.upload import upload_adapter
-
-    wish = settings.upload
-    assert wish.repo_name is not None
-    return upload_adapter(settings.output_dir, wish.repo_name, create_new=wish.create_new, private=wish.private)

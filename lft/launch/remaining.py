@@ -25,7 +25,7 @@ def remaining(run_dir: RunDir, settings: RunSettings) -> tuple[Task, ...] | None
         tasks.append("benchmark")
     if tasks or not run_dir.report.exists() or not any(end.exit_code == DONE for end in ends):
         tasks.append("report")
-    repository = settings.upload.repo_name
-    if repository and not any(end.uploaded.endswith(f"/{repository}") for end in ends):
+    wish = settings.upload
+    if wish.repo_name and not any(end.uploaded.endswith(f"/{wish.page}") for end in ends):
         tasks.append("upload")
     return tuple(tasks)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
 from lft.core.rank import Rank
-from lft.core.settings import DataSettings, Precision, RunSettings, Strategy, TrainingSettings
+from lft.core.settings import DataSettings, Precision, RunSettings, Strategy, TrainingSettings, UploadSettings
 from lft.data.cache import usable_cache
 from lft.data.cache_key import tokenizer_in_memory
 from lft.data.example import Style
@@ -313,8 +313,9 @@ class LLMFineTuner:
 
         Raises UploadError, without the token in it, where the Hub refuses or cannot be reached.
         """
-        url = upload_adapter(Path(self.output_dir), repo_name, token=token, create_new=create_new, private=private)
-        say(f"Model uploaded successfully to: {url}")
+        wish = UploadSettings.model_construct(repo_name=repo_name, create_new=create_new, private=private)
+        done = upload_adapter(Path(self.output_dir), wish, token=token, announce=self.announce)
+        say(f"Model uploaded successfully to: {done.url}" + ("" if done.is_new else " (no file had changed)"))
 
     @property
     def prompt_style(self) -> Style:

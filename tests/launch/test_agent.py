@@ -17,7 +17,7 @@ from lft.core.events import Event
 from lft.core.hardware import Machine
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder
 from lft.core.settings import RunSettings
-from lft.launch import agent, stopping
+from lft.launch import stopping, uploading
 from lft.launch.agent import Agent
 from lft.launch.outcome import Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -184,7 +184,7 @@ def test_a_stop_does_not_wait_for_a_hub_that_does_not_answer(
     number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = threading.Event()
-    monkeypatch.setattr(agent, "upload", lambda _settings: str(answered.wait(50)))
+    monkeypatch.setattr(uploading, "upload", lambda _settings, _announce: str(answered.wait(50)))
 
     def stop_when_uploading(event: Event) -> None:
         if event.kind == "stage" and event.data["name"] == "uploading":
