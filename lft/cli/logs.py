@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import before_it_began
-from lft.cli.story import first_line, told_place
+from lft.launch.ending import first_line, told_place
 from lft.core.errors import SettingsError
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
