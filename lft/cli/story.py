@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lft.core.words import clock, counted, duration, rank_names
-from lft.launch.follow import AttemptStatus, Progress, RankBeat, RunStatus, seconds_since
 from lft.launch.ending import told_end
+from lft.launch.follow import AttemptStatus, Progress, RankBeat, RunStatus, seconds_since
 from lft.launch.pace import Pace
 
 QUIET_SECONDS = 10.0

@@ -39,7 +39,9 @@ def read_facts(run_dir: RunDir) -> RunFacts:
 
 def write_page(run_dir: RunDir) -> None:
     """Write run/report.html, and run/loss.png where losses are known. Raises PreflightError, OSError."""
-    from lft.publish.loss_picture import write_loss_picture  # with Pillow and Jinja, which nobody needs while ranks train
+    from lft.publish.loss_picture import (
+        write_loss_picture,
+    )  # with Pillow and Jinja, which nobody needs while ranks train
     from lft.publish.page import write_report_page
 
     facts = read_facts(run_dir)

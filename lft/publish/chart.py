@@ -4,15 +4,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil, floor, isfinite, log10
+from statistics import fmean
 
 from lft.publish.history import Point
 
 MOST_POINTS = 400
 """Points drawn of a line: about one a pixel."""
 MANY_POINTS = 60
-"""From then on a line is noisy enough to be drawn with its moving average, and too dense for dots."""
-SMOOTHING = 0.9
-"""Weight of what came before in the moving average, for MANY_POINTS points; more points are averaged over longer."""
+"""From then on a noisy line is easier to read with its moving average."""
+MOST_DOTS = 30
+STRETCH = 20
+"""The moving average is over one in so many of the points, on either side alike, so that it lags behind nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +76,13 @@ def make_chart(
     *,
     last_step: int = 0,
     from_zero: bool = False,
+    smooth: bool = False,
     marks: Sequence[Tick] = (),
 ) -> Chart | None:
-    """A chart of one or several measured lines; None where nothing finite was measured. `marks` are at steps."""
+    """A chart of one or several measured lines; None where nothing finite was measured.
+
+    `smooth`: long lines are drawn with their moving average. `marks` are at steps.
+    """
     named = [(number, name, list(points)) for number, (name, points) in enumerate(measured) if points]
     finite = [(x, y) for _, _, points in named for x, y in points if isfinite(y)]
     if not finite:
@@ -88,7 +94,7 @@ def make_chart(
     lines: list[Line] = []
     for number, name, points in named:
         placed = [((x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low), x, y) for x, y in points]
-        is_many = len(placed) > MANY_POINTS
+        is_many = smooth and len(placed) > MANY_POINTS
         lines.append(_line(name, placed, number, is_faint=is_many))
         if is_many:
             lines.append(_line(name, _smooth(placed), number))
@@ -98,14 +104,15 @@ def make_chart(
         lines=tuple(lines),
         x_ticks=tuple(
             Tick((x - x_low) / (x_high - x_low), f"{x:,.0f}")
-            for x in nice_numbers(x_low, x_high)
+            for x in nice_numbers(x_low, x_high, 6)
             if x_low <= x <= x_high and x == int(x)
         ),
         y_ticks=tuple(
-            Tick((y - y_low) / (y_high - y_low), label)
-            for y, label in zip(numbers, labels(numbers), strict=True)
+            Tick((y - y_low) / (y_high - y_low), label) for y, label in zip(numbers, labels(numbers), strict=True)
         ),
-        marks=tuple(Tick((mark.at - x_low) / (x_high - x_low), mark.label) for mark in marks if x_low <= mark.at <= x_high),
+        marks=tuple(
+            Tick((mark.at - x_low) / (x_high - x_low), mark.label) for mark in marks if x_low <= mark.at <= x_high
+        ),
         table=_table(named),
     )
 
@@ -155,21 +162,20 @@ def _line(name: str, placed: Sequence[tuple[float, ...]], number: int, *, is_fai
         dots=tuple(
             Dot(x, y, f"{name}, step {step:,.0f}: {figure(value)}") for piece in pieces for x, y, step, value in piece
         ),
-        shows_dots=len(drawn) <= MANY_POINTS // 2,
+        shows_dots=len(drawn) <= MOST_DOTS,
         number=number,
         is_faint=is_faint,
     )
 
 
 def _smooth(placed: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
-    """The exponential moving average, without the pull of its start (Kingma and Ba 2015, section 3)."""
-    keep = SMOOTHING ** (MANY_POINTS / len(placed))
-    mean, weight, smooth = (0.0, 0.0), 0.0, list[tuple[float, ...]]()
-    for x, y, step, value in placed:
-        if isfinite(y):
-            mean = (keep * mean[0] + (1 - keep) * y, keep * mean[1] + (1 - keep) * value)
-            weight = keep * weight + 1 - keep
-            smooth.append((x, mean[0] / weight, step, mean[1] / weight))
+    """The mean of each point and its neighbours, of fewer of them towards the ends."""
+    finite = [point for point in placed if isfinite(point[1])]
+    reach, smooth = len(finite) // (2 * STRETCH), list[tuple[float, ...]]()
+    for index, (x, _, step, _) in enumerate(finite):
+        side = min(reach, index, len(finite) - 1 - index)
+        near = finite[index - side : index + side + 1]
+        smooth.append((x, fmean(point[1] for point in near), step, fmean(point[3] for point in near)))
     return smooth
 
 
@@ -201,6 +207,8 @@ def _table(named: Iterable[tuple[int, str, Sequence[Point]]], most: int = 24) ->
     """Some of the steps at which most was measured, with what was."""
     columns = [(name, dict(points)) for _, name, points in named]
     steps = sorted({step for _, found in columns for step in found})
-    chosen = [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)] if len(steps) > most else steps
+    chosen = (
+        [steps[round(index * (len(steps) - 1) / (most - 1))] for index in range(most)] if len(steps) > most else steps
+    )
     rows = [(f"{step:,}", *(figure(found[step]) if step in found else "" for _, found in columns)) for step in chosen]
     return (("step", *(name for name, _ in columns)), *rows)

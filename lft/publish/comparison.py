@@ -42,7 +42,9 @@ def compare(runs: Sequence[RunFacts]) -> Comparison:
     names = _names(runs)
     differences = _differences(runs)
     questions = [row[0] for row in differences if row[0] in SAME_QUESTIONS]
-    benchmarks = [(name, run.report["benchmark"]) for name, run in zip(names, runs, strict=True) if run.report["benchmark"]]
+    benchmarks = [
+        (name, run.report["benchmark"]) for name, run in zip(names, runs, strict=True) if run.report["benchmark"]
+    ]
     heads, results = _results(runs, names)
     return Comparison(
         runs=tuple(runs),
@@ -75,7 +77,9 @@ def _differences(runs: Sequence[RunFacts]) -> tuple[Row, ...]:
         values = [each[key] for each in settings]
         if key not in OWN and any(value != values[0] for value in values):
             found.append((key, *(typed(tuple(value) if isinstance(value, list) else value) for value in values)))
-    layouts = [(choice.name, choice.value) for run in runs for choice in run.choices if choice.name in ("ranks", "strategy")]
+    layouts = [
+        (choice.name, choice.value) for run in runs for choice in run.choices if choice.name in ("ranks", "strategy")
+    ]
     for name in dict.fromkeys(name for name, _ in layouts):
         chosen = [next((choice.value for choice in run.choices if choice.name == name), "") for run in runs]
         if len(set(chosen)) > 1:
@@ -85,7 +89,7 @@ def _differences(runs: Sequence[RunFacts]) -> tuple[Row, ...]:
 
 def _results(runs: Sequence[RunFacts], names: Sequence[str]) -> tuple[Row, tuple[Row, ...]]:
     measured = [name for run in runs if run.report["benchmark"] for name in shown_metrics(run.report["benchmark"])]
-    metrics = [name for name in HEADLINE if name in measured][:2]
+    metrics = [name for name in HEADLINE if name in measured]
     heads = ("run", "state", "steps", "training loss", *(metric(name).label for name in metrics))
     rows = []
     for name, run in zip(names, runs, strict=True):
@@ -118,6 +122,7 @@ def _charts(runs: Sequence[RunFacts], names: Sequence[str]) -> tuple[Chart, ...]
         ("Tokens a second", [run.history.speeds for run in runs], True),
     )
     charts = [
-        make_chart(title, list(zip(names, curves, strict=True)), from_zero=from_zero) for title, curves, from_zero in kinds
+        make_chart(title, list(zip(names, curves, strict=True)), from_zero=from_zero, smooth=not from_zero)
+        for title, curves, from_zero in kinds
     ]
     return tuple(chart for chart in charts if chart)

@@ -23,7 +23,7 @@ COLOURS = (("#0b62b8", "#a9c9ea"), ("#b4490f", "#ecc4ab"))
 def loss_chart(history: History, marks: Sequence[Tick] = ()) -> Chart | None:
     """Training and held-out loss over the steps; None where none is known."""
     measured = (("training loss", history.losses), ("held-out loss", history.held_out_losses))
-    return make_chart("Loss", measured, last_step=history.step, marks=marks)
+    return make_chart("Loss", measured, last_step=history.step, smooth=True, marks=marks)
 
 
 def write_loss_picture(path: Path, history: History) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lft.core.files import write_text
+from lft.core.paths import looks_local
 from lft.core.run_dir import RunDir
 from lft.core.settings_file import to_yaml
 from lft.publish.chart import Chart, Tick, make_chart
@@ -42,9 +43,9 @@ def write_report_page(path: Path, facts: RunFacts) -> None:
 
 def write_comparison_page(path: Path, comparison: Comparison) -> None:
     """Write the page that shows several runs side by side. Raises OSError."""
-    write_text(path, TEMPLATES.get_template("comparison.html").render(
-        compared=comparison, version=metadata.version("lft")
-    ))
+    write_text(
+        path, TEMPLATES.get_template("comparison.html").render(compared=comparison, version=metadata.version("lft"))
+    )
 
 
 def report_page(facts: RunFacts) -> str:
@@ -52,6 +53,8 @@ def report_page(facts: RunFacts) -> str:
     training, benchmark = facts.report["training"], facts.report["benchmark"]
     run_dir = RunDir(facts.output_dir)
     parts: dict[str, Any] = {
+        "model": _short(facts.settings.model.name),
+        "data": ", ".join(map(_short, facts.settings.data.source_names)),
         "figures": key_figures(facts),
         "scores": score_groups(benchmark) if benchmark else [],
         "samples": (benchmark or {}).get("samples", []),
@@ -95,6 +98,11 @@ def _sections(parts: dict[str, Any]) -> list[tuple[str, str]]:
         ("versions", "Versions and files", True),
     )
     return [(anchor, title) for anchor, title, is_there in known if is_there]
+
+
+def _short(name: str) -> str:
+    """A Hub name as it is, and the last part of a path."""
+    return Path(name).name if looks_local(name) else name
 
 
 def _files(run_dir: RunDir) -> list[tuple[str, str]]:

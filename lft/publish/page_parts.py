@@ -15,8 +15,8 @@ from lft.publish.metrics import metric, shown_metrics, verdict
 from lft.publish.run_facts import AttemptFacts, RunFacts
 from lft.publish.scores import signed
 
-HEADLINE = ("rougeL", "exact_match", "loss")
-"""The metrics that come first, as far as there are any; at most two are shown."""
+HEADLINE = ("rougeL", "loss")
+"""The metrics that come first."""
 MOST_BARS = 4
 """Ranks whose memory is shown; of more, the one that needed most."""
 TOGETHER = {"adapters": "adapter, its gradients and optimizer", "gradients": "adapters", "optimizer": "adapters"}

@@ -57,7 +57,12 @@ SAMPLES = [
         "connective, muscle and nervous tissue.",
         "tuned": "a part of an organism made of cells that have a similar structure",
     },
-    {"prompt": 'Define the noun "ledger".', "reference": "a record of commercial accounts", "base": "", "tuned": "a book"},
+    {
+        "prompt": 'Define the noun "ledger".',
+        "reference": "a record of commercial accounts",
+        "base": "",
+        "tuned": "a book",
+    },
 ]
 
 
@@ -84,7 +89,15 @@ BENCHMARK: dict[str, Any] = {
 }
 
 
-def make_run(output_dir: Path, *, steps: int = 120, ends: bool = True, seed: int = 0, **sections: Any) -> RunDir:
+def make_run(
+    output_dir: Path,
+    *,
+    steps: int = 120,
+    ends: bool = True,
+    seed: int = 0,
+    benchmark: dict[str, Any] = BENCHMARK,
+    **sections: Any,
+) -> RunDir:
     """A run that was stopped at half its steps, went on from a tenth before, and has ended, or is not heard of since."""
     values: dict[str, Any] = {"model": {"name": "someone/model-135m"}, "data": {"source": "someone/rows"}}
     sections = {"launch": {"cpu_procs": 2}, "training": {"log_every": 1}} | sections
@@ -98,7 +111,7 @@ def make_run(output_dir: Path, *, steps: int = 120, ends: bool = True, seed: int
     second = _attempt(settings, RunDir(output_dir).checkpoint(again))
     _events(second, again, steps if ends else steps * 3 // 4, steps, seed)
     if ends:
-        _end(second, steps)
+        _end(second, steps, benchmark)
     return RunDir(output_dir)
 
 
@@ -150,12 +163,12 @@ def _events(plan: LaunchPlan, first: int, last: int, total: int, seed: int) -> N
         stream.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def _end(plan: LaunchPlan, steps: int) -> None:
+def _end(plan: LaunchPlan, steps: int, benchmark: dict[str, Any]) -> None:
     """Adapter, reports, report.json and outcome."""
     run_dir, attempt = plan.run_dir, plan.attempt_dir
     run_dir.adapter_config.write_text('{"r": 8}')
     metrics = [training_metrics(steps), {"peak_memory_bytes": 1_490_000_000}]
     for rank, each in enumerate(metrics):
         WorkerReport(ok=True, rank=rank, stage="", metrics=each).save(attempt.report("train", rank))
-    write_report(run_dir, make_report(plan.settings, metrics, [{"benchmark": BENCHMARK}], MEMORY.total))
+    write_report(run_dir, make_report(plan.settings, metrics, [{"benchmark": benchmark}], MEMORY.total))
     Outcome(exit_code=0, ended_ns=time.time_ns()).save(attempt.outcome)
