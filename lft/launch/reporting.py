@@ -32,7 +32,7 @@ def read_facts(run_dir: RunDir) -> RunFacts:
         notices=plan.notices,
         memory_bytes={name: memory[name] for name in PARTS if memory.get(name)},
         memory_unit=plan.memory.unit if plan.memory else "",
-        attempts=tuple(_attempt(status) for status in reversed(read_status(run_dir).attempts)),
+        attempts=tuple(map(_attempt, reversed(read_status(run_dir).attempts), run_dir.attempts())),
         history=read_history(run_dir.events / "rank-0.jsonl", _began(run_dir)),
     )
 
@@ -83,8 +83,8 @@ def _report(run_dir: RunDir, plan: LaunchPlan) -> Report:
     return make_report(plan.settings, training, [], plan.memory.total if plan.memory else None)
 
 
-def _attempt(status: AttemptStatus) -> AttemptFacts:
-    state, words = _state(status)
+def _attempt(status: AttemptStatus, attempt: Attempt) -> AttemptFacts:
+    state, words = _state(status, attempt)
     outcome, launcher = status.outcome, status.launcher
     return AttemptFacts(
         number=status.number,
@@ -97,7 +97,7 @@ def _attempt(status: AttemptStatus) -> AttemptFacts:
     )
 
 
-def _state(status: AttemptStatus) -> tuple[State, str]:
+def _state(status: AttemptStatus, attempt: Attempt) -> tuple[State, str]:
     if status.outcome is not None:
         code = status.outcome.exit_code
         state: State = "done" if code == DONE else "stopped" if code in (SAVED, STOPPED) else "failed"
@@ -105,8 +105,9 @@ def _state(status: AttemptStatus) -> tuple[State, str]:
     if status.state == "running":
         return "running", "running when this page was written"
     if status.state == "gone":
-        return "gone", "its launcher is gone without a word"
-    return "gone", "started without a launcher of lft, which would say how it ended"
+        return "unfinished", "its launcher is gone without a word"
+    words = "started without a launcher of lft, which would say how it ended"
+    return ("done", f"trained; {words}") if attempt.report("train", 0).exists() else ("unfinished", words)
 
 
 def _began(run_dir: RunDir) -> float:

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from math import ceil, floor, isfinite, log10
-from statistics import fmean
 
 from lft.publish.history import Point
 
@@ -87,13 +86,12 @@ def make_chart(
     finite = [(x, y) for _, _, points in named for x, y in points if isfinite(y)]
     if not finite:
         return None
-    steps = [x for x, _ in finite] + ([last_step] if last_step else [])
-    x_low, x_high = (min(steps), max(steps)) if max(steps) > min(steps) else (min(steps) - 1, min(steps) + 1)
+    x_high = max(last_step, 1, *(x for x, _ in finite))
     numbers = nice_numbers(*_span([y for _, y in finite], from_zero=from_zero))
     y_low, y_high = numbers[0], numbers[-1]
     lines: list[Line] = []
     for number, name, points in named:
-        placed = [((x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low), x, y) for x, y in points]
+        placed = [(x / x_high, (y - y_low) / (y_high - y_low), x, y) for x, y in points]
         is_many = smooth and len(placed) > MANY_POINTS
         lines.append(_line(name, placed, number, is_faint=is_many))
         if is_many:
@@ -102,17 +100,11 @@ def make_chart(
         title=title,
         summary=f"{title}: {'; '.join(_told(name, points) for _, name, points in named)}.",
         lines=tuple(lines),
-        x_ticks=tuple(
-            Tick((x - x_low) / (x_high - x_low), f"{x:,.0f}")
-            for x in nice_numbers(x_low, x_high, 6)
-            if x_low <= x <= x_high and x == int(x)
-        ),
+        x_ticks=tuple(Tick(x / x_high, f"{x:,.0f}") for x in nice_numbers(0, x_high, 6) if x <= x_high and x == int(x)),
         y_ticks=tuple(
             Tick((y - y_low) / (y_high - y_low), label) for y, label in zip(numbers, labels(numbers), strict=True)
         ),
-        marks=tuple(
-            Tick((mark.at - x_low) / (x_high - x_low), mark.label) for mark in marks if x_low <= mark.at <= x_high
-        ),
+        marks=tuple(Tick(mark.at / x_high, mark.label) for mark in marks if mark.at <= x_high),
         table=_table(named),
     )
 
@@ -171,11 +163,13 @@ def _line(name: str, placed: Sequence[tuple[float, ...]], number: int, *, is_fai
 def _smooth(placed: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
     """The mean of each point and its neighbours, of fewer of them towards the ends."""
     finite = [point for point in placed if isfinite(point[1])]
+    heights, values = ([0.0, *accumulate(point[each] for point in finite)] for each in (1, 3))
     reach, smooth = len(finite) // (2 * STRETCH), list[tuple[float, ...]]()
     for index, (x, _, step, _) in enumerate(finite):
-        side = min(reach, index, len(finite) - 1 - index)
-        near = finite[index - side : index + side + 1]
-        smooth.append((x, fmean(point[1] for point in near), step, fmean(point[3] for point in near)))
+        side = max(min(reach, index, len(finite) - 1 - index), reach // 4)
+        first, last = max(index - side, 0), min(index + side + 1, len(finite))
+        height, value = ((sums[last] - sums[first]) / (last - first) for sums in (heights, values))
+        smooth.append((x, height, step, value))
     return smooth
 
 
@@ -187,10 +181,11 @@ def _span(values: Sequence[float], *, from_zero: bool) -> tuple[float, float]:
 
 
 def figure(value: float) -> str:
-    """A measured number: four digits, or those before the point."""
-    if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    return f"{value:.4g}" if abs(value) < 0.001 or abs(value) >= 10 else f"{value:.3f}"
+    """A measured number: four digits, or those before the point; three of a very small one."""
+    if abs(value) < 0.001:
+        return f"{value:.3g}"
+    digits = next((digits for below, digits in ((10, 3), (100, 2), (1000, 1)) if abs(value) < below), 0)
+    return f"{value:,.{digits}f}"
 
 
 def _told(name: str, points: Sequence[Point]) -> str:

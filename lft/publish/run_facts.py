@@ -8,8 +8,8 @@ from lft.core.settings import RunSettings
 from lft.publish.history import History
 from lft.publish.report import Report
 
-State = Literal["done", "running", "stopped", "failed", "gone"]
-"""`gone`: nobody says how it ended."""
+State = Literal["done", "running", "stopped", "failed", "unfinished"]
+"""`unfinished`: nobody says how it ended."""
 
 
 @dataclass(frozen=True, slots=True)

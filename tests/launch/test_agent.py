@@ -165,6 +165,33 @@ def test_ranks_that_do_not_obey_a_stop_are_named_and_the_run_counts_as_forced(tm
     assert outcome.stopped == "ranks 0-1 did not stop within 0.5 s and had to be killed; this step was not saved"
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "state", "words"),
+    [
+        ("", "done", "the adapter answers"),
+        ("train-fails", "failed", "ranks 0-1, while train: no train"),
+        ("train-is-signalled", "stopped", "stopped before training"),
+    ],
+)
+def test_every_end_of_a_run_leaves_its_page(behaviour: str, state: str, words: str, tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, behaviour)
+    outcome, _ = run_until_the_end(plan)
+    page = plan.run_dir.page.read_text(encoding="utf-8")
+    assert outcome.problems == ()
+    assert f'<span class="state {state}">' in page
+    assert words.lower() in page.lower()
+
+
+def test_a_page_that_cannot_be_written_is_no_failure_and_is_named_with_what_to_type(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path)
+    (plan.run_dir.page / "in the way").mkdir(parents=True)
+    outcome, _ = run_until_the_end(plan)
+    assert outcome.exit_code == 0
+    (problem,) = outcome.problems
+    assert "page was not written: IsADirectoryError" in problem
+    assert problem.endswith(f"again: lft report {tmp_path / 'out'}")
+
+
 def when_all_wait(*signals: signal.Signals) -> Callable[[Event], None]:
     """An observer that sends this process signals once both ranks have entered a stage."""
     waiting: set[str] = set()
