@@ -287,9 +287,9 @@ def show_report(report: dict[str, Any]) -> None:
     _show_report(_lasting_console(), report)
 
 
-def show_table(title: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows of text below their heads."""
-    table = Table(*map(escape, heads), title=title)
+    table = Table(*map(escape, heads))
     for row in rows:
         table.add_row(*map(escape, row))
     _lasting_console().print(table)

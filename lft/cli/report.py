@@ -10,6 +10,8 @@ from lft.launch.follow import existing_run
 from lft.launch.reporting import read_facts, write_page
 
 COMPARISON = Path("comparison.html")
+MOST_COLUMNS = 4
+"""Runs that stand beside each other in a terminal, with the settings that differ; more stand below each other."""
 
 
 @click.command("report")
@@ -35,10 +37,14 @@ def command(output_dirs: tuple[Path, ...], opens: bool, output: Path | None) -> 
 def _one(run_dir: RunDir, output: Path | None) -> Path:
     from lft.cli.present import show_report
     from lft.publish.page import write_report_page
+    from lft.publish.page_parts import key_figures
 
     facts = read_facts(run_dir)
     click.echo(f"  {facts.name}   attempt {facts.newest.number}: {facts.newest.words}")
-    show_report(facts.report)
+    if facts.report["training"]:
+        show_report(facts.report)
+    else:
+        click.echo("".join(f"  {each.label:<16} {each.value}  {each.note}\n" for each in key_figures(facts)), nl=False)
     if output is None:
         write_page(run_dir)
         return run_dir.page
@@ -52,9 +58,10 @@ def _several(runs: list[RunDir], output: Path) -> Path:
     from lft.publish.page import write_comparison_page
 
     compared = compare([read_facts(run) for run in runs])
-    show_table("results", compared.heads, compared.results)
-    if compared.differences:
-        show_table("settings that differ", ("setting", *compared.names), compared.differences)
+    heads, *rows = [compared.heads, *compared.results]
+    if len(runs) <= MOST_COLUMNS:
+        heads, *rows = [*zip(heads, *rows, strict=True), *compared.differences]
+    show_table(heads, rows)
     if compared.caution:
         click.echo(f"  note       {compared.caution}")
     write_comparison_page(output, compared)

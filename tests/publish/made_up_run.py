@@ -120,6 +120,7 @@ def training_metrics(steps: int) -> dict[str, Any]:
     return {
         "peak_memory_bytes": 1_540_000_000,
         "steps": steps,
+        "seconds": 80.0,
         "tokens_per_second": 1512.3,
         "trained_tokens_per_second": 316.0,
         "padding": 0.034,
