@@ -12,7 +12,7 @@ MOST_POINTS = 400
 MANY_POINTS = 60
 """From then on a noisy line is easier to read with its moving average."""
 MOST_DOTS = 30
-STRETCH = 20
+STRETCH = 12
 """The moving average is over one in so many of the points, on either side alike, so that it lags behind nothing."""
 
 
