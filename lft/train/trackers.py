@@ -11,6 +11,8 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 from lft.core.errors import PreflightError
 from lft.core.trackers import PACKAGES, Tracker, missing_trackers
 
+SECONDS_BETWEEN_FLUSHES = 10
+"""Of TensorBoard's files, which are looked at while training goes on; the writer's own default is 120."""
 logger = logging.getLogger(__name__)
 
 
@@ -84,4 +86,6 @@ def _tracker(name: Tracker, log_dir: Path, first_step: int) -> TrainerCallback:
     from tensorboardX import SummaryWriter
 
     # by itself the callback takes the folder from the environment, and torch's writer, which needs all of TensorBoard
-    return TensorBoardCallback(SummaryWriter(logdir=str(log_dir), purge_step=first_step + 1))
+    return TensorBoardCallback(
+        SummaryWriter(logdir=str(log_dir), purge_step=first_step + 1, flush_secs=SECONDS_BETWEEN_FLUSHES)
+    )

@@ -17,7 +17,7 @@ from lft.core.events import Event
 from lft.core.hardware import Machine
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder
 from lft.core.settings import RunSettings
-from lft.launch import agent, stopping
+from lft.launch import agent, reporting, stopping
 from lft.launch.agent import Agent
 from lft.launch.outcome import Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -182,14 +182,17 @@ def test_every_end_of_a_run_leaves_its_page(behaviour: str, state: str, words: s
     assert words.lower() in page.lower()
 
 
-def test_a_page_that_cannot_be_written_is_no_failure_and_is_named_with_what_to_type(tmp_path: Path) -> None:
-    plan = plan_in(tmp_path)
-    (plan.run_dir.page / "in the way").mkdir(parents=True)
-    outcome, _ = run_until_the_end(plan)
+def test_a_page_that_cannot_be_written_is_no_failure_and_is_named_with_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(reporting, "write_page", fail)
+    outcome, _ = run_until_the_end(plan_in(tmp_path))
     assert outcome.exit_code == 0
-    (problem,) = outcome.problems
-    assert "page was not written: IsADirectoryError" in problem
-    assert problem.endswith(f"again: lft report {tmp_path / 'out'}")
+    words = "the report's page was not written: OSError: disk full"
+    assert outcome.problems == (f"{words}; again: lft report {tmp_path / 'out'}",)
 
 
 def when_all_wait(*signals: signal.Signals) -> Callable[[Event], None]:

@@ -63,6 +63,7 @@ def test_tensorboard_is_told_losses_learning_rate_and_held_out_loss(tmp_path: Pa
     tell(tracker, 1, logs={"loss": 3.5, "learning_rate": 1e-4})
     tell(tracker, 2, logs={"loss": 3.25, "learning_rate": 5e-5})
     tell(tracker, 2, metrics={"held_out_loss": 3.0})
+    tracker.on_train_end(cast(TrainingArguments, None), TrainerState(), TrainerControl())
     found = scalars(tmp_path)
     assert found["train/loss"] == [(1, 3.5), (2, 3.25)]
     assert found["eval/loss"] == [(2, 3.0)]
