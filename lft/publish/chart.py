@@ -59,6 +59,7 @@ class Chart:
     y_ticks: tuple[Tick, ...]
     marks: tuple[Tick, ...]
     """Steps at which something happened."""
+    note: str
     table: tuple[tuple[str, ...], ...]
     """The same in numbers, the names of the columns first."""
 
@@ -77,6 +78,7 @@ def make_chart(
     from_zero: bool = False,
     smooth: bool = False,
     marks: Sequence[Tick] = (),
+    note: str = "",
 ) -> Chart | None:
     """A chart of one or several measured lines; None where nothing finite was measured.
 
@@ -105,6 +107,7 @@ def make_chart(
             Tick((y - y_low) / (y_high - y_low), label) for y, label in zip(numbers, labels(numbers), strict=True)
         ),
         marks=tuple(Tick(mark.at / x_high, mark.label) for mark in marks if mark.at <= x_high),
+        note=note,
         table=_table(named),
     )
 
@@ -121,7 +124,7 @@ def nice_numbers(low: float, high: float, wanted: int = 5) -> list[float]:
 def labels(numbers: Sequence[float]) -> list[str]:
     """Ticks in words, all with as many digits as the step between them needs: 0.25, 0.50; 12,000; 2e-4."""
     largest = max(abs(number) for number in numbers)
-    if 0 < largest < 0.001:
+    if 0 < largest < 0.01:
         return ["0" if number == 0 else f"{number:.1e}".replace("e-0", "e-").replace(".0e", "e") for number in numbers]
     each = numbers[1] - numbers[0] if len(numbers) > 1 else largest or 1.0
     digits = max(0, -floor(log10(each) + 1e-9))

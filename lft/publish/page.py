@@ -80,7 +80,8 @@ def _charts(facts: RunFacts) -> list[Chart]:
     marks = [Tick(step, f"went on from step {step:,}") for step in history.resumed_at]
     loss = loss_chart(history, marks)
     rate = make_chart("Learning rate", [("learning rate", history.learning_rates)], from_zero=True, marks=marks)
-    speed = make_chart("Tokens a second", [("tokens a second", history.speeds)], from_zero=True, marks=marks)
+    note = "With the time for held-out losses and checkpoints."
+    speed = make_chart("Tokens a second", [("tokens a second", history.speeds)], from_zero=True, marks=marks, note=note)
     return [chart for chart in (loss, rate, speed) if chart]
 
 

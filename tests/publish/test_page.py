@@ -149,11 +149,13 @@ def test_the_keyboard_reaches_the_content_and_every_fold_first_things_first(
     browser: Browser, pages: dict[str, Path]
 ) -> None:
     browser.open(pages["finished"].as_uri())
-    reached = []
-    for _ in range(30):
+    reached: list[str] = []
+    while len(reached) < 2 or reached[-1] != reached[0]:  # once around
         for kind in ("keyDown", "keyUp"):
             browser.call("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
         reached.append(browser.value("document.activeElement.tagName + ' ' + document.activeElement.innerText"))
+        assert len(reached) < 60
+    reached.pop()
     assert reached[0] == "A Skip to the content"
     assert reached[1 : 1 + len(SECTIONS)] == [each for each in reached if each.startswith("A ")][1:]
     assert [each for each in reached if each == "SUMMARY Numbers"] == ["SUMMARY Numbers"] * 3
