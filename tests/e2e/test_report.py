@@ -35,7 +35,7 @@ def test_a_run_ends_with_its_page_and_tells_tensorboard_what_its_report_says(
         ("train/loss", "loss", training_report["losses"]),
         ("eval/loss", "held_out_loss", training_report["held_out_losses"]),
     ):
-        assert told[tag] == [(entry["step"], pytest.approx(entry[key], rel=1e-6)) for entry in entries]
+        assert dict(told[tag]) == pytest.approx({entry["step"]: entry[key] for entry in entries}, rel=1e-6)
         assert len(entries) == {"train/loss": 4, "eval/loss": 2}[tag]
 
     page = run_dir.page.read_text(encoding="utf-8")

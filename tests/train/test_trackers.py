@@ -67,7 +67,7 @@ def test_tensorboard_is_told_losses_learning_rate_and_held_out_loss(tmp_path: Pa
     found = scalars(tmp_path)
     assert found["train/loss"] == [(1, 3.5), (2, 3.25)]
     assert found["eval/loss"] == [(2, 3.0)]
-    assert found["train/learning_rate"] == [(1, pytest.approx(1e-4)), (2, pytest.approx(5e-5))]
+    assert dict(found["train/learning_rate"]) == pytest.approx({1: 1e-4, 2: 5e-5})
 
 
 def test_a_tracker_that_does_not_start_ends_the_run_before_its_first_step() -> None:
