@@ -58,10 +58,10 @@ def _several(runs: list[RunDir], output: Path) -> Path:
     from lft.publish.page import write_comparison_page
 
     compared = compare([read_facts(run) for run in runs])
-    heads, *rows = [compared.heads, *compared.results]
+    table = [compared.heads, *compared.results]
     if len(runs) <= MOST_COLUMNS:
-        heads, *rows = [*zip(heads, *rows, strict=True), *compared.differences]
-    show_table(heads, rows)
+        table = [*zip(*table, strict=True), *compared.differences]
+    show_table(table[0], table[1:])
     if compared.caution:
         click.echo(f"  note       {compared.caution}")
     write_comparison_page(output, compared)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The pages of a finished run, of one that goes on, of one that calls everything by hostile names, and of all three."""
     folder = tmp_path_factory.mktemp("runs")
-    hostile = {
+    hostile: dict[str, Any] = {
         "model": {"name": "a/" + HOSTILE},
         "data": {"source": "b/" + HOSTILE},
         "training": {"trackers": ["wandb"]},
