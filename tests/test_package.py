@@ -21,7 +21,13 @@ def test_the_wheel_has_both_modules_the_demo_and_the_licences_and_no_tests(tmp_p
     subprocess.run([*command, str(source)], cwd=tmp_path, check=True)
     (wheel,) = tmp_path.glob("lft-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    for name in ("finetune_cli.py", "lft/py.typed", "lft/demo/wordnet.jsonl", "lft/train/worker.py"):
+    for name in (
+        "finetune_cli.py",
+        "lft/py.typed",
+        "lft/demo/wordnet.jsonl",
+        "lft/train/worker.py",
+        "lft/publish/templates/report.html",
+    ):
         assert name in names
     assert [name for name in names if name.endswith("LICENSE")]
     assert [name for name in names if name.endswith("WORDNET_LICENSE")]

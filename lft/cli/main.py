@@ -23,6 +23,7 @@ VERBS = {
     "stop": "Let a run save, and stop it.",
     "resume": "Go on with a run by its folder alone.",
     "benchmark": "Compare base and tuned model of a finished run again.",
+    "report": "Show a run, or several side by side, on one page.",
     "upload": "Upload a finished run's adapter to the Hugging Face Hub.",
     "selftest": "Try on this machine what a long run relies on.",
     "schema": "Print the run file's JSON Schema, for editors.",

@@ -4,7 +4,7 @@ import io
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, cast
@@ -236,7 +236,7 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
     elif outcome.report is not None:
         _show_report(console, outcome.report)
         _line(console, f"  adapter    {output_dir}")
-        _line(console, f"  report     {plan.run_dir.report}")
+        _line(console, f"  report     {plan.run_dir.page}")
         if outcome.uploaded:
             _line(console, f"  uploaded   {outcome.uploaded}")
     for problem in outcome.problems:
@@ -280,6 +280,19 @@ def brief(traceback: str) -> str:
     if lines[0].startswith("most recent call first"):
         return "\n".join([*lines[: calls[LAST_CALLS]], left_out])
     return "\n".join([left_out, *lines[calls[-LAST_CALLS] :]])
+
+
+def show_report(report: dict[str, Any]) -> None:
+    """What a run measured, as at its end."""
+    _show_report(_lasting_console(), report)
+
+
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Rows of text below their heads."""
+    table = Table(*map(escape, heads))
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _lasting_console().print(table)
 
 
 def _show_report(console: Console, report: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from lft.core.allocation import SlurmAllocation, slurm_allocation
 from lft.core.cgroup import cpu_limit, memory_limit
 from lft.core.gpus import Gpu, find_gpus
 from lft.core.rank import slurm_variables, visible_gpus
+from lft.core.trackers import Tracker, missing_trackers
 
 __all__ = ["Gpu", "Machine", "cpu_computes_bf16", "look_at_machine"]
 
@@ -35,6 +36,8 @@ class Machine(BaseModel):
     has_deepspeed: bool = False
     has_bitsandbytes: bool = False
     has_liger: bool = False
+    missing_trackers: tuple[Tracker, ...] = ()
+    """Those of training.trackers whose package is not installed."""
     slurm: SlurmAllocation | None = None
 
     def describe(self) -> str:
@@ -72,6 +75,7 @@ def look_at_machine(root: Path = Path("/")) -> Machine:
         has_deepspeed=find_spec("deepspeed") is not None,
         has_bitsandbytes=find_spec("bitsandbytes") is not None,
         has_liger=find_spec("liger_kernel") is not None,
+        missing_trackers=missing_trackers(),
         slurm=slurm_allocation(slurm_variables()),
     )
 

@@ -125,9 +125,24 @@ class RunDir:
         return self.run / "report.json"
 
     @property
+    def results(self) -> tuple[Path, ...]:
+        """What is written at the end of a run, about it."""
+        return self.report, self.page, self.loss_picture
+
+    @property
+    def page(self) -> Path:
+        """The run to look at, in a browser."""
+        return self.run / "report.html"
+
+    @property
     def loss_picture(self) -> Path:
         """The losses as a picture, for the model card too."""
         return self.run / "loss.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files for TensorBoard, if they were asked for."""
+        return self.run / "tensorboard"
 
     @property
     def adapter_config(self) -> Path:

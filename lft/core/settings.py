@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field
 
 from lft.core.section import Count, CountOrZero, Every, Name, NoBool, NotNegative, Section, Share, absolute
 from lft.core.slurm_settings import SlurmSettings
+from lft.core.trackers import Tracker
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp", "device-map"]
@@ -179,6 +180,9 @@ class TrainingSettings(Section):
 
     log_every: Count = 10
     """Steps between two logged losses."""
+
+    trackers: tuple[Tracker, ...] = ()
+    """What else is told the losses: tensorboard (files in run/tensorboard), wandb, trackio or mlflow. Nothing by default."""
 
 
 class BenchmarkSettings(Section):

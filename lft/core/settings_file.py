@@ -237,6 +237,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
         words["array"] += ", at least one,"
     if "$ref" in schema.get("items", {}):
         words["array"] = "a list of {source, weight}"
+    if "enum" in schema.get("items", {}):
+        words["array"] = f"a list of {', '.join(schema['items']['enum'])}"
     pattern = f" that matches {schema['pattern']}" if "pattern" in schema else ""
     if "examples" in schema:
         pattern = f" such as {schema['examples'][0]}"

@@ -9,9 +9,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from lft.core.beat import Heart
 from lft.core.errors import BUG, DONE, FORCED, HANG, OUT_OF_MEMORY, SAVED, STOPPED, PreflightError, UploadError
@@ -29,6 +26,7 @@ from lft.launch.follow import is_trained, training_attempts
 from lft.launch.node_job import Around, do_job
 from lft.launch.outcome import Outcome
 from lft.launch.remaining import TASKS, Task
+from lft.launch.reporting import measured, page_problem
 from lft.launch.restart import Brake, after_stop, may_pass, next_step
 from lft.launch.resuming import brake_of, resume_point, set_aside, steps_done
 from lft.launch.stopping import StopRequests
@@ -38,7 +36,7 @@ from lft.launch.uploading import upload_until_stopped
 from lft.plan.adviser import next_that_fits
 from lft.plan.launch_plan import LaunchPlan
 from lft.plan.smaller import SmallerRun
-from lft.publish.report import Report, write_report
+from lft.publish.report import Report, make_report, write_report
 
 Observer = Callable[[Event], None]
 LAUNCHER = "launcher"
@@ -174,17 +172,20 @@ class Agent:
         from lft.publish.card import write_card  # with the Hub's client: 10 MB that no one needs while ranks train
 
         run_dir, settings = self.plan.run_dir, self.plan.settings
-        trained = self._metrics("train", run_dir.attempts())
+        first_rank = self.plan.local_ranks[0]
+        trained = measured("train", run_dir.attempts(), first_rank)
         predicted = self.plan.memory.total if self.plan.memory else None
         since = [attempt for attempt in run_dir.attempts() if attempt.number >= training_attempts(run_dir)[0].number]
-        report = write_report(run_dir, settings, trained, self._metrics("benchmark", since), predicted)
+        report = make_report(settings, trained, measured("benchmark", since, first_rank), predicted)
+        write_report(run_dir, report)
+        page_problem(run_dir)  # for the picture on the card; how the attempt ends is not known yet, and written later
         write_card(settings.output_dir, settings.upload.repo_name)
         return report
 
     def _job(self, job: Job) -> Outcome | None:
         """Run one job on this node's ranks; None when it is done, else how the run ended."""
         plan, attempt = self.plan, self.attempt
-        trained = self._metrics("train", plan.run_dir.attempts()) if job == "benchmark" else []
+        trained = measured("train", plan.run_dir.attempts(), plan.local_ranks[0]) if job == "benchmark" else []
         plan.order(job, trained[0]["precision"] if trained else None).save(attempt.order(job))
         self.company.begin(plan, job)
         around = Around(
@@ -265,13 +266,13 @@ class Agent:
             raise
 
     def _kept(self, outcome: Outcome) -> Outcome:
-        """Write how the attempt ended; a full disk must not hide it from who reads the terminal."""
+        """Write how the attempt ended, and its page; a full disk must not hide it from who reads the terminal."""
         try:
             outcome.save(self.attempt.outcome)
+            problem = page_problem(self.plan.run_dir) if self.plan.node == 0 else ""
         except OSError as error:
             problem = f"{self.attempt.outcome} cannot be written: {error.strerror}"
-            return outcome.model_copy(update={"problems": (*outcome.problems, problem)})
-        return outcome
+        return outcome.model_copy(update={"problems": (*outcome.problems, problem)}) if problem else outcome
 
     def _write_files(self, *, trains: bool) -> None:
         output_dir = self.plan.settings.output_dir
@@ -283,20 +284,6 @@ class Agent:
             write_text(self.attempt.launcher, json.dumps(who))
         except OSError as error:
             raise _unwritable(output_dir, error) from None
-
-    def _metrics(self, job: Job, attempts: list[Attempt]) -> list[dict[str, Any]]:
-        """What the ranks measured, rank 0 first, in the newest of `attempts` in which this node finished the job.
-
-        Ranks of other nodes are left out where they do not share the folder.
-        """
-        for attempt in reversed(attempts):
-            paths = [path for rank, path in attempt.reports(job)]
-            try:
-                if attempt.report(job, self.plan.local_ranks[0]) in paths:
-                    return [WorkerReport.load(path).metrics for path in paths]
-            except ValidationError:  # damaged since
-                continue
-        return []
 
 
 def _unwritable(output_dir: Path, error: OSError) -> PreflightError:

@@ -244,7 +244,8 @@ def training_arguments(
         dataloader_pin_memory=device == "cuda",
         remove_unused_columns=False,
         disable_tqdm=True,
-        report_to="none",
+        report_to="none",  # make_trainer adds the trackers that are named
+        run_name=output_dir.name,
         **strategy,
     )
     arguments.device  # noqa: B018  counts the GPUs, which the next line corrects

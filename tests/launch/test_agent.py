@@ -17,7 +17,7 @@ from lft.core.events import Event
 from lft.core.hardware import Machine
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder
 from lft.core.settings import RunSettings
-from lft.launch import stopping, uploading
+from lft.launch import reporting, stopping, uploading
 from lft.launch.agent import Agent
 from lft.launch.outcome import Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -163,6 +163,36 @@ def test_ranks_that_do_not_obey_a_stop_are_named_and_the_run_counts_as_forced(tm
     outcome = Agent(plan, when_all_wait(signal.SIGTERM)).run()
     assert outcome.exit_code == 143
     assert outcome.stopped == "ranks 0-1 did not stop within 0.5 s and had to be killed; this step was not saved"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "state", "words"),
+    [
+        ("", "done", "the adapter answers"),
+        ("train-fails", "failed", "ranks 0-1, while train: no train"),
+        ("train-is-signalled", "stopped", "stopped before training"),
+    ],
+)
+def test_every_end_of_a_run_leaves_its_page(behaviour: str, state: str, words: str, tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, behaviour)
+    outcome, _ = run_until_the_end(plan)
+    page = plan.run_dir.page.read_text(encoding="utf-8")
+    assert outcome.problems == ()
+    assert f'<span class="state {state}">' in page
+    assert words.lower() in page.lower()
+
+
+def test_a_page_that_cannot_be_written_is_no_failure_and_is_named_with_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(reporting, "write_page", fail)
+    outcome, _ = run_until_the_end(plan_in(tmp_path))
+    assert outcome.exit_code == 0
+    words = "the report's page was not written: OSError: disk full"
+    assert outcome.problems == (f"{words}; again: lft report {tmp_path / 'out'}",)
 
 
 def when_all_wait(*signals: signal.Signals) -> Callable[[Event], None]:
