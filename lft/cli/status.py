@@ -63,7 +63,7 @@ def status_lines(status: RunStatus, output_dir: Path, job: Job | None = None) ->
 
 def _watch(run_dir: RunDir, output_dir: Path) -> None:
     """Show the status in place on a terminal, else a line for each change, until the run, and its job, have ended."""
-    from lft.cli.present import LiveLines  # with Rich, which the other uses of this verb need not wait for
+    from lft.cli.screen import LiveLines  # with Rich, which the other uses of this verb need not wait for
 
     ask_job, said, said_at = JobWatch(run_dir), "", 0.0
     with LiveLines() as live:
