@@ -10,7 +10,7 @@ import click
 from lft.cli.lazy_group import LazyGroup
 from lft.cli.lines import echo_lines
 from lft.cli.verbosity import everywhere, forget_verbosity, verbosity
-from lft.core.errors import BUG, DONE, FORCED, PREFLIGHT, SETTINGS, STOPPED, LftError
+from lft.core.errors import BUG, DONE, FORCED, NEXT, PREFLIGHT, SETTINGS, STOPPED, LftError
 
 VERBS = {
     "launch": "Plan, start, watch and finish a run.",
@@ -36,6 +36,7 @@ SECTIONS = {
     "After a run": ("benchmark", "upload"),
 }
 """How --help groups them."""
+MISSING = "lft doctor     names all that is missing, with the line that installs it"
 
 
 def _show_version(context: click.Context, _: click.Parameter, is_given: bool) -> None:
@@ -103,7 +104,10 @@ def run(arguments: list[str]) -> int:
     except OSError as error:
         click.echo(f"{error.filename or 'the system'}: {error.strerror or error}", err=True)
         return PREFLIGHT
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and not error.name.startswith("lft"):
+            echo_lines([f"the package {error.name} is not installed for {sys.executable}{NEXT}{MISSING}"], err=True)
+            return PREFLIGHT
         click.echo(traceback.format_exc(), err=True)
         click.echo("this is a bug in lft; the lines above say where", err=True)
         return BUG

@@ -18,10 +18,12 @@ from lft.cli.screen import is_live, lasting_console, plain_console, show_choice,
 from lft.cli.verbosity import verbosity
 from lft.core.errors import DONE, NEXT, TRAINING
 from lft.core.events import Event
+from lft.core.run_dir import RunDir
 from lft.core.throughput import Speed, speed
 from lft.core.words import clock, counted, rank_names
 from lft.doctor.finding import Finding
 from lft.launch.agent import LAUNCHER
+from lft.launch.logs import LogTail
 from lft.launch.outcome import Failure, Outcome
 from lft.plan.commands import command_line, other_launchers
 from lft.plan.launch_plan import LaunchPlan
@@ -34,7 +36,8 @@ def show_plan(plan: LaunchPlan) -> None:
     """One line a choice, its reason beside it."""
     console = plain_console()
     if verbosity() != "quiet":
-        show_line(console, f"Plan for {plan.settings.output_dir}, attempt {plan.attempt}: {plan.settings.model.name}")
+        heading = f"Plan for {plan.settings.output_dir}, attempt {plan.attempt}: {plan.settings.model.name}"
+        show_line(console, heading, whole=True)
         for choice in plan.choices:
             show_choice(console, choice.name, choice.value, choice.reason)
     for notice in plan.notices:
@@ -61,10 +64,10 @@ def show_commands(plan: LaunchPlan) -> None:
 class RunDisplay:
     """The live progress of a run: one moving line on a terminal, plain lines anywhere else.
 
-    It shows `rank`, the first of this node.
+    It shows `rank`, the first of this node; with --verbose also what that rank prints, found in `run_dir`.
     """
 
-    def __init__(self, rank: int = 0) -> None:
+    def __init__(self, rank: int = 0, run_dir: RunDir | None = None) -> None:
         self.console = lasting_console()
         self._is_live = is_live(self.console) and verbosity() != "quiet"
         self._shown = f"rank-{rank}"
@@ -84,6 +87,8 @@ class RunDisplay:
         """The first step of this stage that was told: a resumed run begins in the middle."""
         self._warnings: dict[str, set[int]] = {}
         self._warned: set[str] = set()
+        self._rank, self._run_dir = rank, run_dir if verbosity() == "verbose" else None
+        self._log: LogTail | None = None
 
     def __enter__(self) -> "RunDisplay":
         self._progress.start()
@@ -93,6 +98,7 @@ class RunDisplay:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tell_warnings()
+        self._show_log(to_the_end=True)
         self._progress.stop()
 
     def observe(self, event: Event) -> None:
@@ -105,6 +111,7 @@ class RunDisplay:
             "step": self._show_step,
             "saved": lambda event: show_line(self.console, f"  saved      {_saved(event.data)}"),
         }
+        self._show_log()
         if event.kind == "warning":
             self._warnings.setdefault(event.data["line"], set()).add(int(event.writer.removeprefix("rank-")))
         elif event.writer in (self._shown, LAUNCHER) and event.kind in show and verbosity() != "quiet":
@@ -116,6 +123,18 @@ class RunDisplay:
         for line in self._warnings.keys() - self._warned:
             show_line(self.console, f"  warning    {rank_names(self._warnings[line])}: {line}")
         self._warned |= self._warnings.keys()
+
+    def _show_log(self, *, to_the_end: bool = False) -> None:
+        """What the rank has printed since, in the newest attempt."""
+        attempts = self._run_dir.attempts() if self._run_dir is not None else []
+        if not attempts:
+            return
+        path = attempts[-1].log(self._rank)
+        if path.exists() and (self._log is None or self._log.path != path):
+            self._log = LogTail(path)
+        while self._log is not None and (new := self._log.new_lines(to_the_end=to_the_end)):
+            for line in new:
+                show_line(self.console, f"  rank {self._rank} | {line}", whole=True)
 
     def _show_stage(self, event: Event) -> None:
         self._end_bar()

@@ -100,11 +100,12 @@ def show_line(console: Console, text: str, *, whole: bool = False) -> None:
 def show_choice(console: Console, name: str, value: str, reason: str) -> None:
     """`  name       value   reason`; on a terminal too narrow for both the reason stands below."""
     head = f"  {name:<10} "
-    if not reason or len(head) + len(value) + 3 + len(reason) <= console.width or not is_live(console):
-        rows = [(head + value + ("   " if reason else ""), reason)]
+    plain, gap = head + value, "   " if reason else ""
+    if not is_live(console) or len(plain + gap + reason) <= console.width:
+        rows = [(plain + gap, reason)]
     else:
-        below = [("", line) for line in hanging(" " * len(head) + reason, console.width)]
-        rows = [*((line, "") for line in hanging(head + value, console.width)), *below]
+        below = hanging(" " * len(head) + reason, console.width) if reason else []
+        rows = [*((line, "") for line in hanging(plain, console.width)), *(("", line) for line in below)]
     for number, (plain, dim) in enumerate(rows):
         line = Text(plain).append(dim, style="dim")
         line.stylize("bold", 0, len(head) if number == 0 else 0)

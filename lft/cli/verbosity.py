@@ -1,23 +1,24 @@
 """How much is said: --quiet and --verbose, which every verb has."""
 
-from contextvars import ContextVar
+import logging
 from typing import Literal
 
 import click
 
 Verbosity = Literal["quiet", "normal", "verbose"]
 
-_chosen: ContextVar[Verbosity] = ContextVar("verbosity", default="normal")
+_chosen: list[Verbosity] = ["normal"]
+"""The one of this process, whichever thread asks."""
 
 
 def verbosity() -> Verbosity:
     """`quiet`: warnings, results and errors. `verbose`: also what the ranks print, and tracebacks of errors."""
-    return _chosen.get()
+    return _chosen[0]
 
 
 def forget_verbosity() -> None:
     """Back to normal: a command line begins."""
-    _chosen.set("normal")
+    _chosen[0] = "normal"
 
 
 def everywhere() -> list[click.Parameter]:
@@ -46,6 +47,10 @@ def _choose(context: click.Context, option: click.Parameter, is_given: bool) -> 
     if not is_given:
         return
     wanted: Verbosity = "quiet" if option.name == "quiet" else "verbose"
-    if _chosen.get() not in ("normal", wanted):
+    if _chosen[0] not in ("normal", wanted):
         raise click.UsageError("--quiet and --verbose exclude each other", context)
-    _chosen.set(wanted)
+    _chosen[0] = wanted
+
+
+# The Hub's client tells of every retry; without a network lft says in one line what it could not learn.
+logging.getLogger("huggingface_hub.utils._http").addFilter(lambda _: verbosity() == "verbose")

@@ -17,6 +17,8 @@ def judge_hub(facts: Facts) -> Finding:
         return ok("hub", "not asked (--offline)")
     if hub.offline:
         return ok("hub", f"not asked: {hub.offline}; {LOCAL_WORKS}{kept}")
+    if "huggingface-hub" not in facts.packages.installed:
+        return warn("hub", f"not asked: its client is not installed; {LOCAL_WORKS}", "pip install huggingface_hub")
     if hub.refused:
         return warn("hub", "the token is not valid, or no longer", "hf auth login; or unset HF_TOKEN")
     if hub.error:

@@ -29,6 +29,7 @@ NETWORK_FUSE = (
     "fuse.mount-s3",
 )
 """As the kernel names them in mountinfo."""
+OUTPUT = "output"
 IN_MEMORY = ("tmpfs", "ramfs")
 
 
@@ -88,10 +89,10 @@ def judge_folders(folders: Sequence[FolderFacts]) -> Iterator[Finding]:
     for folder in folders:
         alike.setdefault((folder.mount, folder.error), []).append(folder)
     for those in alike.values():
-        uses = ", ".join(each.use for each in those)
-        first = those[0]
-        where = f"{first.path} ({uses})" if len(those) == 1 else f"{uses} in {first.mount}"
-        yield from _judge_folder(first, where, holds_output=any(each.use == "output" for each in those))
+        first = next((each for each in those if each.use == OUTPUT), those[0])
+        others = ", ".join(each.use for each in those if each is not first)
+        where = f"{first.use} {first.path}" + (f", with {others}" if others else "")
+        yield from _judge_folder(first, where, holds_output=first.use == OUTPUT)
 
 
 def _judge_folder(folder: FolderFacts, where: str, *, holds_output: bool) -> Iterator[Finding]:
