@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from lft import __version__
 from lft.cli.doctor_slurm import examine_allocation
 from lft.cli.options import DEFAULT_FILE, allocation_options, settings_from
 from lft.cli.verb import option
+from lft.cli.version import VERSION
 from lft.core.errors import DONE, PREFLIGHT, SettingsError
 from lft.core.settings import RunSettings
 from lft.core.words import counted
@@ -77,7 +77,7 @@ def _summary(findings: list[Finding], seconds: float) -> str:
 
 def _document(facts: Facts, findings: list[Finding]) -> dict[str, Any]:
     return {
-        "lft": __version__,
+        "lft": VERSION,
         "time": datetime.now().astimezone().isoformat(timespec="seconds"),
         "findings": [finding.model_dump() for finding in findings],
         "facts": facts.model_dump(mode="json"),

@@ -8,8 +8,9 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from lft import __version__
+import lft
 
+VERSION = lft.__version__
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "deepspeed")
 DRIVER = Path("/proc/driver/nvidia/version")
 SMI_SECONDS = 2
@@ -19,7 +20,7 @@ def version_lines() -> list[str]:
     """lft, Python, system, libraries, driver of NVIDIA GPUs; in some 50 ms."""
     libraries = [f"{name} {_installed(name)}" for name in LIBRARIES]
     return [
-        f"lft {__version__}",
+        f"lft {VERSION}",
         f"Python {platform.python_version()}   {sys.executable}",
         platform.platform(),
         ", ".join(libraries[:3]),

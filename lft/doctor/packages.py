@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from lft.doctor.facts import Facts, PackageFacts
-from lft.doctor.finding import Finding, fail, ok
+from lft.doctor.finding import Finding, fail, ok, warn
 
 OPTIONAL = {
     "deepspeed": ("deepspeed", "strategies zero2 and zero3"),
@@ -62,24 +62,6 @@ CLASHES = (
         "pip install --upgrade bitsandbytes",
         "https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1492",
     ),
-    Clash(
-        "liger-kernel",
-        "<=0.7.0",
-        "transformers",
-        ">=5",
-        "Liger's rotary positions read attributes of configurations that transformers 5 moved",
-        "pip install --upgrade liger-kernel",
-        "https://github.com/linkedin/Liger-Kernel/issues/1155",
-    ),
-    Clash(
-        "deepspeed",
-        "<0.14.3",
-        "torch",
-        ">=2.4",
-        "deepspeed imports names of torch's elastic agent that are gone",
-        "pip install --upgrade deepspeed",
-        "https://github.com/deepspeedai/DeepSpeed/issues/5603",
-    ),
 )
 """Those seen in reports up to CLASHES_OF, for versions that lft's requirements let in."""
 
@@ -88,7 +70,7 @@ def judge_packages(facts: Facts) -> Iterator[Finding]:
     """What is required, what clashes, what could be added."""
     packages = facts.packages
     missing = [text for text in packages.required if (name := _required(text)) and name not in packages.installed]
-    old = [text for text in packages.required if _is_too_old(text, packages.installed)]
+    old = [text for text in packages.required if _required(text) and _is_too_old(text, packages.installed)]
     wrong = missing + old
     if wrong:
         named = ", ".join(_without_marker(text) for text in wrong)
@@ -96,9 +78,16 @@ def judge_packages(facts: Facts) -> Iterator[Finding]:
         yield fail("packages", f"missing or too old: {named}", fix)
     for line in packages.broken:
         yield fail("packages", line, f"pip install --upgrade {line.split()[0]} {_needed(line)}")
+    for text in packages.required:
+        name = _name(text)
+        if name in OPTIONAL and _is_too_old(text, packages.installed):
+            needed = f"{_without_marker(text)} is needed for {OPTIONAL[name][1]}"
+            yield warn(
+                "packages", f"{name} {packages.installed[name]}: {needed}", f"pip install '{_without_marker(text)}'"
+            )
     yield from _clashes(packages.installed)
     if not wrong and not packages.broken:
-        count = len(packages.required)
+        count = sum(bool(_required(text)) for text in packages.required)
         yield ok(
             "packages", f"all {count} that lft requires" if count else "lft is not installed, it runs from its folder"
         )
@@ -169,13 +158,17 @@ def _optional(packages: PackageFacts) -> Finding:
 
 def _required(text: str) -> str:
     """The name of a requirement that is no extra; nothing for one."""
+    return "" if "extra ==" in text else _name(text)
+
+
+def _name(text: str) -> str:
     found = re.match(r"[\w.-]+", text)
-    return normalized(found[0]) if found and "extra ==" not in text else ""
+    return normalized(found[0]) if found else ""
 
 
 def _is_too_old(text: str, installed: Mapping[str, str]) -> bool:
-    name, bound = _required(text), re.search(r">=[\d.]+", text.partition(";")[0])
-    return bool(name and bound and name in installed and not matches(installed[name], bound[0]))
+    name, bound = _name(text), re.search(r">=[\d.]+", _without_marker(text))
+    return bool(bound and name in installed and not matches(installed[name], bound[0]))
 
 
 def _without_marker(text: str) -> str:

@@ -288,6 +288,16 @@ CASES: dict[str, tuple[dict[str, Any], Level, str, str]] = {
         "missing or too old: peft>=0.18",
         "pip install 'peft>=0.18'",
     ),
+    "an old optional package": (
+        {
+            "packages": PackageFacts(
+                installed=HUB | {"liger-kernel": "0.3.1"}, required=('liger-kernel>=0.5; extra == "liger"',)
+            )
+        },
+        "warn",
+        "liger-kernel 0.3.1: liger-kernel>=0.5 is needed for Liger's kernels",
+        "pip install 'liger-kernel>=0.5'",
+    ),
     "two libraries of NCCL": (
         {"packages": PackageFacts(installed=HUB | {"nvidia-nccl-cu12": "2.27", "nvidia-nccl-cu13": "2.29"})},
         "fail",
