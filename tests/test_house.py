@@ -192,7 +192,17 @@ def test_an_unknown_name_of_the_face_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [None, ["--help"], ["launch", "--help"], ["data", "prune"], ["plan", "--model", "./none"], ["plan", "RUN.yaml"]],
+    [
+        None,
+        ["--help"],
+        ["--version"],
+        ["completion", "fish"],
+        ["doctor", "--help"],
+        ["launch", "--help"],
+        ["data", "prune"],
+        ["plan", "--model", "./none"],
+        ["plan", "RUN.yaml"],
+    ],
     ids=str,
 )
 def test_the_launcher_starts_without_the_heavy_libraries(arguments: list[str] | None, tmp_path: Path) -> None:

@@ -69,7 +69,8 @@ class LiveLines:
     def show(self, lines: list[str]) -> None:
         """Show these lines instead of those before."""
         if self.is_terminal:
-            self._live.update(Text("\n".join(lines)), refresh=True)
+            parts = [part for line in lines for part in hanging(line, self._live.console.width)]
+            self._live.update(Text("\n".join(parts)), refresh=True)
 
 
 class Waiting:

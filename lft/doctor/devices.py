@@ -15,7 +15,7 @@ TORCH_PAGE = "the line of https://pytorch.org/get-started/locally for"
 
 def judge_torch(facts: Facts) -> Iterator[Finding]:
     """Whether torch is there, works, and is the build for this machine."""
-    torch, driver = facts.torch, facts.driver
+    torch = facts.torch
     if not torch.version:
         if "No module named 'torch'" in torch.error:
             yield fail("torch", "is not installed", "pip install torch")
@@ -30,21 +30,38 @@ def judge_torch(facts: Facts) -> Iterator[Finding]:
         yield warn("torch", f"{torch.version}, {build}, {took}: every start of a run waits for that", fix)
     else:
         yield ok("torch", f"{torch.version}, {build}, {took}")
-    if driver.cards and not (torch.cuda or torch.hip):
-        text = f"{counted(len(driver.cards), 'GPU')} here, and this torch is built for the CPU: none of them is used"
-        yield fail("torch", text, f"pip install --force-reinstall torch, by {TORCH_PAGE} CUDA {driver.cuda or '12'}")
-    elif torch.cuda and driver.cuda and _major(torch.cuda) > _major(driver.cuda):
-        # within a major version any driver will do (CUDA Compatibility, "Minor Version Compatibility")
-        text = f"it is built for CUDA {torch.cuda}, and driver {driver.version} runs CUDA {driver.cuda} at most"
-        yield fail("torch", text, f"update the driver, or take {TORCH_PAGE} CUDA {driver.cuda}")
-    elif torch.cuda and driver.cards and not torch.gpus and not facts.machine.hides_gpus:
-        said = torch.error or "it does not say why"
-        fix = "nvidia-smi; in a container: --gpus all; after a driver update: restart the machine"
-        yield fail("torch", f"sees none of {counted(len(driver.cards), 'GPU')}: {said}", fix)
+    yield from _build(facts)
     yield from _kernels(torch)
     if torch.flash_attention_error:
         text = f"flash-attn is installed and cannot be imported: {torch.flash_attention_error}"
         yield warn("torch", text, "pip uninstall flash-attn, or install it again, built for this torch")
+
+
+def _build(facts: Facts) -> Iterator[Finding]:
+    """Whether this build of torch is for these GPUs and their driver."""
+    torch, driver, machine = facts.torch, facts.driver, facts.machine
+    count = len(driver.cards) or len(machine.gpus)
+    if count and not (torch.cuda or torch.hip):
+        wanted = f"CUDA {driver.cuda or '12'}" if driver.cards else "ROCm"
+        text = f"{counted(count, 'GPU')} here, and this torch is built for the CPU: none of them is used"
+        yield fail("torch", text, f"pip install --force-reinstall torch, by {TORCH_PAGE} {wanted}")
+    elif torch.cuda and driver.cuda and _major(torch.cuda) > _major(driver.cuda):
+        # within a major version any driver will do (CUDA Compatibility, "Minor Version Compatibility")
+        text = f"it is built for CUDA {torch.cuda}, and driver {driver.version} runs CUDA {driver.cuda} at most"
+        yield fail("torch", text, f"update the driver, or take {TORCH_PAGE} CUDA {driver.cuda}")
+    elif count and not torch.gpus and not machine.hides_gpus:
+        said = torch.error or "it does not say why"
+        fix = "nvidia-smi; in a container: --gpus all; after a driver update: restart the machine"
+        yield fail("torch", f"sees none of {counted(count, 'GPU')}: {said}", fix)
+    elif 0 < len(torch.gpus) < len(machine.gpus):
+        text = f"sees {len(torch.gpus)} of {len(machine.gpus)} GPUs: {torch.error or 'it does not say why'}"
+        yield fail("torch", text, "nvidia-smi; dmesg | grep -i nvrm; or leave it out by CUDA_VISIBLE_DEVICES")
+    elif torch.gpus and not machine.gpus:
+        text = (
+            f"torch sees {counted(len(torch.gpus), 'GPU')}, and nvidia-smi, by which lft finds them, does not work here"
+        )
+        fix = "install it; in a container: -e NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        yield fail("torch", text, fix)
 
 
 def judge_gpus(facts: Facts) -> Iterator[Finding]:

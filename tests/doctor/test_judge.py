@@ -110,6 +110,27 @@ CASES: dict[str, tuple[dict[str, Any], Level, str, str]] = {
         "sees none of 1 GPU: CUDA unknown error",
         "--gpus all",
     ),
+    "one of two GPUs that torch does not see": (
+        {"machine": Machine(gpus=(A100, A100), cpu_cores=16, memory_bytes=64 * GIB, cpu_computes_bf16=False)},
+        "fail",
+        "sees 1 of 2 GPUs",
+        "nvidia-smi",
+    ),
+    "a container without nvidia-smi": (
+        {
+            "machine": Machine(gpus=(), cpu_cores=16, memory_bytes=64 * GIB, cpu_computes_bf16=False),
+            "driver": DriverFacts(),
+        },
+        "fail",
+        "torch sees 1 GPU, and nvidia-smi, by which lft finds them, does not work here",
+        "NVIDIA_DRIVER_CAPABILITIES",
+    ),
+    "a torch for the CPU beside an AMD GPU": (
+        {"torch": TorchFacts(version="2.9.0+cpu"), "driver": DriverFacts()},
+        "fail",
+        "1 GPU here, and this torch is built for the CPU",
+        "ROCm",
+    ),
     "a GPU that is newer than the kernels": (
         {"torch": changed(CUDA_12, gpus=("B200",), capabilities=((10, 0),))},
         "fail",
@@ -156,7 +177,7 @@ CASES: dict[str, tuple[dict[str, Any], Level, str, str]] = {
     "several GPUs without NCCL": (
         {
             "machine": Machine(gpus=(A100, A100), cpu_cores=16, memory_bytes=64 * GIB, cpu_computes_bf16=False),
-            "torch": changed(CUDA_12, nccl=""),
+            "torch": changed(CUDA_12, gpus=("A100", "A100"), nccl=""),
         },
         "fail",
         "several GPUs talk through it",
@@ -165,6 +186,7 @@ CASES: dict[str, tuple[dict[str, Any], Level, str, str]] = {
     "a small /dev/shm for several GPUs": (
         {
             "machine": Machine(gpus=(A100, A100), cpu_cores=16, memory_bytes=64 * GIB, cpu_computes_bf16=False),
+            "torch": changed(CUDA_12, gpus=("A100", "A100")),
             "limits": changed(facts().limits, shared_memory_bytes=64 * 2**20),
         },
         "warn",
