@@ -25,7 +25,9 @@ class Formatter(click.HelpFormatter):
 
     def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """A list of terms and what they mean."""
-        super().write_dl(rows, 4 if self.width < STACKED_BELOW else col_max, col_spacing)
+        if self.width < STACKED_BELOW:
+            rows, col_max = [(term.rstrip(), meaning) for term, meaning in rows], 4
+        super().write_dl(rows, col_max, col_spacing)
 
 
 click.Context.formatter_class = Formatter
