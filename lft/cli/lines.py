@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 import click
 
+COMMAND = "next"
+"""The name of lines that hold what to type."""
 NARROWEST_TEXT = 20
 """Columns: what is narrower is left to the terminal."""
 
@@ -14,8 +16,10 @@ NARROWEST_TEXT = 20
 def hanging(line: str, width: int) -> list[str]:
     """A line in parts of at most `width` columns, the later ones indented to where its text begins.
 
-    `  note       text` has its text behind the name. Words, such as paths, are never cut.
+    `  note       text` has its text behind the name. Words, such as paths, are never cut, and commands to copy stay whole.
     """
+    if line.split("  ", 3)[1:2] == [COMMAND]:
+        return [line]
     return hanging_from(line, text_column(line), width)
 
 

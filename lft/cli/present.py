@@ -221,7 +221,7 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
         if outcome.took:
             show_line(console, f"  ended      {outcome.took}")
         again = shlex.join(["lft", "resume", str(output_dir)])
-        show_line(console, f"  next       {outcome.next_step or again}", whole=True)
+        show_line(console, f"  next       {outcome.next_step or again}")
     elif outcome.stopped:
         show_line(console, f"  done       {outcome.stopped}")
     elif outcome.report is not None:
@@ -257,7 +257,7 @@ def _show_failure(console: Console, outcome: Outcome, failure: Failure, plan: La
     if report.is_victim and plan.topology.nodes > 1:
         show_line(console, "    it blames another rank, and none of this node's: see the other nodes' last lines")
     if outcome.next_step:
-        show_line(console, f"  next       {outcome.next_step}", whole=True)
+        show_line(console, f"  next       {outcome.next_step}")
     show_line(console, f"  log        {attempt.log(failure.report.rank)}")
 
 

@@ -185,6 +185,7 @@ def test_results_fit_the_terminal_whatever_its_width(width: int) -> None:
             30,
             ["  log        /a/path/that/is/longer/than/the/line"],
         ),
+        ("  next   lft resume runs/x --set a=1", 24, ["  next   lft resume runs/x --set a=1"]),
         ("plain words only, and more of them", 30, ["plain words only, and more of", "them"]),
         ("short", 80, ["short"]),
     ],
