@@ -9,7 +9,7 @@ from lft.publish.metrics import metric, shown_metrics, verdict
 HEAD = ("", "base", "tuned", "difference", "95 % interval", "")
 
 
-def score_lines(benchmark: Mapping[str, Any], width: int) -> Iterator[str]:
+def score_lines(benchmark: dict[str, Any], width: int) -> Iterator[str]:
     """A table, or where it does not fit into `width` columns, a sentence for each metric."""
     yield f"  results    {counted(benchmark['prompts'], 'held-out prompt')}"
     rows = [_row(benchmark, name) for name in shown_metrics(benchmark)]

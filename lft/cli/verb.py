@@ -1,7 +1,7 @@
 """A verb of the command line: its options in sections, --quiet and --verbose, and help that fits narrow terminals."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import click
@@ -23,7 +23,7 @@ class Formatter(click.HelpFormatter):
         columns = width or min(shutil.get_terminal_size().columns, WIDEST)
         super().__init__(indent_increment, max(columns - 2, NARROWEST), max_width)
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         """A list of terms and what they mean."""
         if self.width < STACKED_BELOW:
             rows, col_max = [(term.rstrip(), meaning) for term, meaning in rows], 4
