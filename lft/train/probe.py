@@ -44,7 +44,9 @@ def ask_torch() -> dict[str, Any]:
     facts["capabilities"] = [torch.cuda.get_device_capability(index) for index in range(count)]
     facts["broken"] = [problem for index in range(count) if (problem := _problem(index))]
     with contextlib.suppress(Exception):  # builds without NCCL have no such function
-        facts["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
+        from torch.cuda import nccl
+
+        facts["nccl"] = ".".join(map(str, nccl.version()))
     return facts
 
 
