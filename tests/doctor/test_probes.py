@@ -47,14 +47,14 @@ def test_a_torch_that_is_broken_is_told_and_does_not_break_the_doctor(
 def test_the_hub_says_who_we_are_and_the_token_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with LocalHub(tokens={TOKEN: "ada"}) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
         monkeypatch.setenv("HF_TOKEN", TOKEN)
         answer = ask_module("lft.doctor.hub_probe", seconds=60)
-        assert answer == {"endpoint": hub.endpoint, "has_token": True, "user": "ada"}
+        assert answer == {"endpoint": hub.url, "has_token": True, "user": "ada"}
         monkeypatch.setenv("HF_TOKEN", "hf_wrong")
         assert HubFacts.model_validate(ask_module("lft.doctor.hub_probe", seconds=60)).refused
         monkeypatch.delenv("HF_TOKEN")
-        assert ask_module("lft.doctor.hub_probe", seconds=60) == {"endpoint": hub.endpoint, "error": ""}
+        assert ask_module("lft.doctor.hub_probe", seconds=60) == {"endpoint": hub.url, "error": ""}
     assert ask_module("lft.doctor.hub_probe", seconds=60)["error"] == "Connection refused"
 
 
