@@ -30,6 +30,8 @@ from lft.plan.launch_plan import LaunchPlan
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 LAST_CALLS = 3
+WIDE_ENOUGH_FOR_A_BAR = 110
+"""Columns; on narrower terminals the figures need the room."""
 
 
 def show_plan(plan: LaunchPlan) -> None:
@@ -73,7 +75,7 @@ class RunDisplay:
         self._shown = f"rank-{rank}"
         self._progress = Progress(
             TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
+            *([BarColumn(bar_width=24)] if self.console.width >= WIDE_ENOUGH_FOR_A_BAR else []),
             TextColumn("{task.fields[facts]}"),
             console=self.console,
             transient=True,
