@@ -6,7 +6,7 @@ from typing import Any
 from lft.core.words import counted
 from lft.publish.metrics import metric, shown_metrics, verdict
 
-HEAD = ("", "base", "tuned", "difference", "95 % interval", "")
+HEAD = ("", "base", "tuned", "change", "95 % interval", "")
 
 
 def score_lines(benchmark: dict[str, Any], width: int) -> Iterator[str]:
