@@ -69,7 +69,7 @@ def look_at_machine(root: Path = Path("/")) -> Machine:
         gpus=find_gpus(root),
         cpu_cores=cpu_cores(root),
         memory_bytes=_memory_bytes(root),
-        cpu_computes_bf16=cpu_computes_bf16(_cpu_flags(root)),
+        cpu_computes_bf16=cpu_computes_bf16(cpu_flags(root)),
         visible_gpus=visible_gpus(),
         unused_gpu=_apple_gpu(),
         has_deepspeed=find_spec("deepspeed") is not None,
@@ -94,7 +94,7 @@ def cpu_computes_bf16(flags: frozenset[str]) -> bool:
     return not flags.isdisjoint(BF16_CPU_FLAGS)
 
 
-def _cpu_flags(root: Path) -> frozenset[str]:
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
     """The flags of the first core; the kernel takes milliseconds to write down many cores, so no more is read."""
     try:
         with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
