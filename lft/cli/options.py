@@ -31,6 +31,7 @@ FLAGS = {
     "partition": "slurm.partition",
     "account": "slurm.account",
     "time": "slurm.time",
+    "num_prompts": "benchmark.num_prompts",
 }
 
 _WHAT = (

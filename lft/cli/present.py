@@ -28,6 +28,7 @@ from lft.publish.metrics import metric, shown_metrics, verdict
 
 SECONDS_BETWEEN_PLAIN_LINES = 10.0
 LAST_CALLS = 3
+SHOWN_SAMPLES = 3
 
 
 def show_plan(plan: LaunchPlan) -> None:
@@ -296,7 +297,7 @@ def _show_report(console: Console, report: dict[str, Any]) -> None:
         _line(console, f"  trained    {', '.join(filter(None, facts))}")
     if benchmark:
         console.print(_scores(benchmark))
-        console.print(_samples(benchmark["samples"]))
+        console.print(_samples(benchmark["samples"][:SHOWN_SAMPLES]))
 
 
 def _scores(benchmark: dict[str, Any]) -> Table:

@@ -14,7 +14,7 @@ from lft.core.settings import Precision, RunSettings, Strategy
 Job = Literal["train", "benchmark"]
 STOPPED_EARLY: dict[Job, str] = {
     "train": "stopped before training; nothing was lost",
-    "benchmark": "stopped before all was answered; the adapter is saved",
+    "benchmark": "stopped before all was answered; the adapter is saved, and what was answered is kept",
 }
 """What a stop means before there is anything of the job to save."""
 

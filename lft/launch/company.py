@@ -92,7 +92,8 @@ class InJob(Alone):
         self._lost = self.team.settle()
         attempt = plan.attempt_dir
         reports = all_reports(attempt) if attempt.failure(0).parent.exists() else []
-        reports = [report for report in reports if report.rank not in plan.ranks_here(self._job) and report.exit_code != SAVED]
+        here = plan.ranks_here(self._job)
+        reports = [report for report in reports if report.rank not in here and report.exit_code != SAVED]
         if self._lost and all(report.is_victim for report in reports):
             first = min(self._lost) * plan.ranks_per_node(self._job)
             beat = Beat.load(attempt.beat(first))

@@ -123,11 +123,12 @@ def plan_benchmark(
 
 def _on_gpus(machine: Machine, devices: int, *, is_spread: bool, reason: str, notice: str = "") -> Answering:
     ranks = 1 if is_spread else max(1, devices)
+    layout = f"one rank over {counted(devices, 'GPU')}" if is_spread else "one rank a GPU"
     return Answering(
         strategy="device-map" if is_spread else "single",
         ranks_per_node=ranks,
         threads_per_rank=max(1, machine.cpu_cores // ranks),
-        reason=f"{f'one rank over {counted(devices, "GPU")}' if is_spread else 'one rank a GPU'}: {reason}".rstrip(": "),
+        reason=f"{layout}: {reason}" if reason else layout,
         notice=notice,
     )
 

@@ -92,8 +92,10 @@ class LaunchPlan(BaseModel):
     def order(self, job: Job, precision: Precision | None = None) -> WorkerOrder:
         """The order of all ranks for a job; `precision` where an earlier job has settled it."""
         strategy = self.strategy
-        if job == "benchmark":  # each rank answers for itself
-            strategy = self.answering.strategy if self.answering else "single"
+        if job == "benchmark" and strategy != "device-map":  # each rank answers for itself
+            strategy = "single"
+        if job == "benchmark" and self.answering:
+            strategy = self.answering.strategy
         return WorkerOrder(
             job=job,
             attempt_dir=self.attempt_dir.folder,

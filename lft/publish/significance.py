@@ -111,4 +111,5 @@ def _draws(items: int, seed: int) -> Iterator[NDArray[np.int64]]:
 
 def _sums(counts: NDArray[np.int64], columns: Numbers) -> Numbers:
     """(resamples, columns). einsum adds up in one order; a matrix product may in another with more threads."""
-    return np.einsum("ri,ic->rc", counts.astype(np.float64), columns, optimize=False)
+    sums: Numbers = np.einsum("ri,ic->rc", counts.astype(np.float64), columns, optimize=False)
+    return sums

@@ -45,7 +45,12 @@ class SharedWork:
     """The pieces of one benchmark, as one rank sees them. `digest` names all that the answers depend on."""
 
     def __init__(self, run_dir: RunDir, attempt: Attempt, digest: str, work: list[Piece]) -> None:
-        self.work, self._parts, self._claims, self._all = work, run_dir.answers / digest, attempt.claims, run_dir.answers
+        self.work, self._parts, self._claims, self._all = (
+            work,
+            run_dir.answers / digest,
+            attempt.claims,
+            run_dir.answers,
+        )
         self._parts.mkdir(parents=True, exist_ok=True)
         self._claims.mkdir(parents=True, exist_ok=True)
         self.found = self.done()

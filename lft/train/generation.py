@@ -86,9 +86,7 @@ def generate_answers(
         # a model that gives no cache back would read everything again in each round
         is_last = made > 0 and cache is None
         greedily.max_new_tokens = max_new_tokens - made if is_last else min(ROUND_TOKENS, max_new_tokens - made)
-        output = model.generate(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=greedily
-        )
+        output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=greedily)
         ids, cache = output.sequences, output.get("past_key_values")
         mask = torch.cat([mask, mask.new_ones(len(rows), ids.shape[1] - mask.shape[1])], dim=1)
         made = ids.shape[1] - width

@@ -39,14 +39,13 @@ def score(
     answers = {model: [str(line["answer"]) for line in lines[model]] for model in MODELS}
     measured = _losses(lines)
     if ROUGE in metrics:
-        rouge = rouge_scores(
-            answers["base"] + answers["tuned"], references * 2, names=ALL_NAMES, processes=processes
-        )
+        rouge = rouge_scores(answers["base"] + answers["tuned"], references * 2, names=ALL_NAMES, processes=processes)
         half = len(references)
         measured |= {name: Paired(values[:half], values[half:]) for name, values in rouge.items()}
     between()
     if median(len(reference.split()) for reference in references) <= SHORT_WORDS:
-        measured["exact_match"] = Paired(*([*map(_is_same, answers[model], references)] for model in MODELS))
+        same = {model: list(map(_is_same, answers[model], references)) for model in MODELS}
+        measured["exact_match"] = Paired(same["base"], same["tuned"])
     whole: dict[str, tuple[float, float, Difference]] = {}
     for metric in local:
         each, numbers = _measure(metric, answers, references, between)
