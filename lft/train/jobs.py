@@ -124,7 +124,7 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
     asked = bench.questions(finetuner, prepared, settings.benchmark.num_prompts)
     if not asked:
-        finetuner.announce("benchmark  no held-out row has a prompt and an answer")
+        finetuner.announce("benchmark  no held-out row has a prompt and an answer; see data.held_out")
         return {}
     digest = bench.digest(order, asked, Path(finetuner.output_dir))
     work = SharedWork(RunDir(settings.output_dir), attempt, digest, bench.batches(asked, settings.benchmark.batch_size))
