@@ -9,7 +9,9 @@ from lft.cli.options import given_flags
 from lft.cli.present import RunDisplay, show_outcome
 from lft.cli.to_benchmark import benchmark_elsewhere, benchmark_of_run
 from lft.core.stop_signals import early_stop
+from lft.core.words import counted
 from lft.launch.agent import Agent
+from lft.plan.launch_plan import LaunchPlan
 
 
 @click.command("benchmark")
@@ -36,6 +38,7 @@ def command(adapter_dir: Path, sets: tuple[str, ...], **flags: Any) -> int:
     given = given_flags(flags)
     elsewhere = flags["dataset"] is not None
     plan = benchmark_elsewhere(adapter_dir, given, sets) if elsewhere else benchmark_of_run(adapter_dir, given, sets)
+    _say(plan)
     with RunDisplay() as display:
         agent = Agent(plan, display.observe)
         with agent.stop.listening():
@@ -43,3 +46,13 @@ def command(adapter_dir: Path, sets: tuple[str, ...], **flags: Any) -> int:
             early_stop.retire()
     show_outcome(outcome, plan)
     return outcome.exit_code
+
+
+def _say(plan: LaunchPlan) -> None:
+    """Where it happens, and why there."""
+    answering = plan.answering
+    assert answering is not None
+    ranks = f"{counted(answering.ranks_per_node, 'rank')} on {plan.topology.device}"
+    click.echo(f"  ranks      {ranks}" + (f"   {answering.reason}" if answering.reason else ""))
+    for notice in filter(None, (*plan.topology.notices, answering.notice)):
+        click.echo(f"  note       {notice}")
