@@ -26,7 +26,7 @@ def main() -> None:
     """Measure, and print the tables."""
     from lft.demo import demo_settings
 
-    model = sys.argv[1] if len(sys.argv) > 1 else demo_settings()["model.name"]
+    model = sys.argv[1] if len(sys.argv) > 1 else str(demo_settings()["model.name"])
     prompts, rounds = (int(sys.argv[place]) if len(sys.argv) > place else usual for place, usual in ((2, 32), (3, 2)))
     found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     for _ in range(rounds):
@@ -73,7 +73,8 @@ def answer(name: str, prompts: int, way: str, rank: int, ranks: int) -> dict[str
     from lft.train.model import load_tokenizer, resolve_model
 
     folder = resolve_model(name, lambda _: None)
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32), load_tokenizer(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = load_tokenizer(folder)
     with (FOLDER / "wordnet.jsonl").open(encoding="utf-8") as file:
         rows = [json.loads(next(file)) for _ in range(prompts)]
     asked = prompt_tokens(tokenizer, "chat", [row["prompt"] for row in rows])

@@ -46,7 +46,7 @@ def alone(tiny_models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> 
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(tiny_models.llama)
     config = LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    get_peft_model(model, config).save_pretrained(folder / "adapter")
+    get_peft_model(model, config).save_pretrained(str(folder / "adapter"))
     (folder / "rows.jsonl").write_text("\n".join(demo_lines(ROWS)), encoding="utf-8")
     before = {path.name: path.read_bytes() for path in (folder / "adapter").iterdir()}
     (folder / "mine.py").write_text(METRIC.replace("BODY", "return {'x': 1 / 0}"), encoding="utf-8")

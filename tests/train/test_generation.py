@@ -2,6 +2,7 @@
 
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -34,11 +35,17 @@ def test_a_left_padded_batch_answers_as_one_prompt_at_a_time_does(
 
 
 def test_an_answer_that_ends_leaves_the_batch_and_the_others_go_on_as_they_would_have(tiny_models: TinyModels) -> None:
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_models.llama), load_tokenizer(str(tiny_models.llama))
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny_models.llama)
+    tokenizer = load_tokenizer(str(tiny_models.llama))
     prompts = prompt_tokens(tokenizer, "chat", [row["prompt"] for row in ROWS])
     rows_at_once: list[int] = []
     step = model.forward
-    model.forward = lambda *args, **kwargs: (rows_at_once.append(len(kwargs["input_ids"])), step(*args, **kwargs))[1]
+
+    def counted(**inputs: Any) -> Any:
+        rows_at_once.append(len(inputs["input_ids"]))
+        return step(**inputs)
+
+    model.forward = counted
     rounds: list[int] = []
     answers = generate_answers(model, tokenizer, prompts, 64, lambda: rounds.append(len(rows_at_once)))
     encoded = tokenizer.pad({"input_ids": prompts}, return_tensors="pt")
