@@ -32,6 +32,7 @@ FLAGS = {
     "partition": "slurm.partition",
     "account": "slurm.account",
     "time": "slurm.time",
+    "num_prompts": "benchmark.num_prompts",
 }
 
 WHAT, WHERE, HOW = "What to train", "Where", "How"

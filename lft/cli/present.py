@@ -33,6 +33,7 @@ SECONDS_BETWEEN_PLAIN_LINES = 10.0
 LAST_CALLS = 3
 WIDE_ENOUGH_FOR_A_BAR = 110
 """Columns; on narrower terminals the figures need the room."""
+SHOWN_SAMPLES = 3
 
 
 def show_plan(plan: LaunchPlan) -> None:
@@ -304,7 +305,7 @@ def _show_report(console: Console, report: dict[str, Any]) -> None:
         ]
         show_line(console, f"  trained    {', '.join(filter(None, facts))}")
     if benchmark:
-        for line in [*score_lines(benchmark, console.width), *sample_lines(benchmark["samples"])]:
+        for line in [*score_lines(benchmark, console.width), *sample_lines(benchmark["samples"][:SHOWN_SAMPLES])]:
             show_line(console, line)
 
 

@@ -63,9 +63,15 @@ class Attempt:
         """How the attempt ended; there when it has."""
         return self.folder / "outcome.json"
 
-    def answers(self, rank: int) -> Path:
-        """A rank's share of the benchmark's answers, JSON lines."""
-        return self.folder / "answers" / f"rank-{rank}.jsonl"
+    @property
+    def claims(self) -> Path:
+        """Which rank takes which batch of the benchmark."""
+        return self.folder / "claims"
+
+    @property
+    def answers(self) -> Path:
+        """The prompts of a benchmark that is done, with what is expected and both models' answers, JSON lines."""
+        return self.folder / "answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +124,11 @@ class RunDir:
     def slurm(self) -> Path:
         """What concerns the run's SLURM jobs: script, settings, job ids, and where their nodes' agents meet."""
         return self.run / "slurm"
+
+    @property
+    def answers(self) -> Path:
+        """What is answered already of a benchmark that is not done."""
+        return self.run / "answers"
 
     @property
     def report(self) -> Path:

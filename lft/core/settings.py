@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from lft.core.local_metric import MetricName
 from lft.core.section import Count, CountOrZero, Every, Name, NoBool, NotNegative, Section, Share, absolute
 from lft.core.slurm_settings import SlurmSettings
 from lft.core.trackers import Tracker
@@ -194,8 +195,11 @@ class BenchmarkSettings(Section):
     max_new_tokens: Count = 128
     """Longest answer, in tokens."""
 
-    batch_size: Count = 16
+    batch_size: Count = 32
     """Prompts answered at a time on each device."""
+
+    metrics: tuple[MetricName, ...] = ("rouge",)
+    """`rouge`, and paths of metrics of the `evaluate` kind: a script, or a folder that holds one of the same name."""
 
 
 class UploadSettings(Section):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lft.core.errors import SettingsError
+from lft.core.local_metric import metric_mistakes
 from lft.core.paths import input_mistakes
 from lft.core.settings import RunSettings, WeightedSource
 
@@ -247,7 +248,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
 
 def _path_mistakes(values: Mapping[str, Any], places: Mapping[Key, str], where: str) -> list[str]:
     """Local paths that cannot work, found before anything starts."""
-    return [f"{_place_of(tuple(key.split('.')), places, where)}  {key} {what}" for key, what in input_mistakes(values)]
+    mistakes = [*input_mistakes(values), *metric_mistakes(values)]
+    return [f"{_place_of(tuple(key.split('.')), places, where)}  {key} {what}" for key, what in mistakes]
 
 
 def _unique(lines: Sequence[str]) -> list[str]:

@@ -25,9 +25,9 @@ from lft.launch.company import Alone
 from lft.launch.follow import is_trained, training_attempts
 from lft.launch.node_job import Around, do_job
 from lft.launch.outcome import Outcome
-from lft.launch.remaining import TASKS, Task
+from lft.launch.remaining import TASKS, Task, forget_first_try
 from lft.launch.reporting import measured, page_problem
-from lft.launch.restart import Brake, after_stop, may_pass, next_step
+from lft.launch.restart import Brake, after_stop, benchmark_again, may_pass, next_step
 from lft.launch.resuming import brake_of, resume_point, set_aside, steps_done
 from lft.launch.stopping import StopRequests
 from lft.launch.supervisor import Ended
@@ -87,8 +87,11 @@ class Agent:
 
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
-        with alone(self.plan.run_dir), self.stop.listening(), self._recorded(trains=False) as record:
-            return record(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report()))
+        with alone(self.plan.run_dir), self.stop.listening(), self._recorded(keeps_files=True, trains=False) as record:
+            ended = self._benchmark()
+            if ended and ended.failure is None:
+                ended = ended.model_copy(update={"next_step": benchmark_again(self.plan)})
+            return record(ended or Outcome(exit_code=DONE, report=self._report()))
 
     def _refuse_used_attempt(self) -> None:
         """The plan was made before the lock was taken: another launch may have come and gone in between."""
@@ -139,12 +142,11 @@ class Agent:
             return Outcome(exit_code=DONE, stopped="trained; the adapter is on node 0")
         problems: list[str] = []
         if "benchmark" in tasks:
-            ended = self._job("benchmark")
+            ended = self._benchmark()
             if ended is not None and ended.failure is None:
                 return ended
             if ended is not None and ended.failure is not None:
-                reason = ended.failure.report.message
-                problems.append(f"benchmark failed: {reason}; again: lft benchmark {settings.output_dir}")
+                problems.append(f"benchmark failed: {ended.failure.report.message}; again: {ended.next_step}")
         report = self._report() if "report" in tasks else None
         uploaded, again = "", shlex.join(["lft", "upload", str(settings.output_dir)])
         if "upload" in tasks:
@@ -156,6 +158,17 @@ class Agent:
             words = "stopped while uploading; the adapter is saved"
             return Outcome(exit_code=self._stop_code, report=report, stopped=words, next_step=again)
         return Outcome(exit_code=DONE, report=report, uploaded=uploaded, problems=tuple(problems))
+
+    def _benchmark(self) -> Outcome | None:
+        """The benchmark, once more after a failure that may pass: it goes on with the answers that are there."""
+        ended = self._job("benchmark")
+        if ended is None or ended.failure is None or not may_pass(ended.failure.report):
+            return ended
+        self._say(
+            f"restart    benchmark: {ended.failure.who()} {ended.failure.report.message.splitlines()[0]}; once more"
+        )
+        forget_first_try(self.attempt)
+        return self._job("benchmark")
 
     def _upload(self) -> str:
         """The address of the upload, or nothing where a stop came first. Raises UploadError."""
@@ -175,11 +188,13 @@ class Agent:
         first_rank = self.plan.local_ranks[0]
         trained = measured("train", run_dir.attempts(), first_rank)
         predicted = self.plan.memory.total if self.plan.memory else None
-        since = [attempt for attempt in run_dir.attempts() if attempt.number >= training_attempts(run_dir)[0].number]
+        training = training_attempts(run_dir)[:1]  # none, where an adapter from elsewhere is benchmarked
+        since = [attempt for attempt in run_dir.attempts() if not training or attempt.number >= training[0].number]
         report = make_report(settings, trained, measured("benchmark", since, first_rank), predicted)
         write_report(run_dir, report)
         page_problem(run_dir)  # for the picture on the card; how the attempt ends is not known yet, and written later
-        write_card(settings.output_dir, settings.upload.repo_name)
+        if self.plan.adapter is None:
+            write_card(settings.output_dir, settings.upload.repo_name)
         return report
 
     def _job(self, job: Job) -> Outcome | None:
@@ -204,8 +219,11 @@ class Agent:
         if failure is None:
             return None
         code = failure.report.exit_code
-        smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
-        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
+        if job == "benchmark":
+            again = benchmark_again(plan, failure.report)
+        else:
+            smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
+            again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
         return Outcome(exit_code=code, failure=failure, next_step=again)
 
     def _observe(self, event: Event) -> None:
@@ -246,9 +264,9 @@ class Agent:
         return after_stop(self.plan, resume_point(run_dir).checkpoint, is_trained=is_trained(run_dir))
 
     @contextmanager
-    def _recorded(self, *, trains: bool = True) -> Iterator[Callable[[Outcome], Outcome]]:
+    def _recorded(self, *, trains: bool = True, keeps_files: bool = False) -> Iterator[Callable[[Outcome], Outcome]]:
         """Write who makes the attempt and, through what is yielded, how it ended; also where lft itself fails."""
-        self._write_files(trains=trains)
+        self._write_files(trains=trains, keeps_files=keeps_files)
         outcomes: list[Outcome] = []
 
         def record(outcome: Outcome) -> Outcome:
@@ -274,12 +292,14 @@ class Agent:
             problem = f"{self.attempt.outcome} cannot be written: {error.strerror}"
         return outcome.model_copy(update={"problems": (*outcome.problems, problem)}) if problem else outcome
 
-    def _write_files(self, *, trains: bool) -> None:
+    def _write_files(self, *, trains: bool, keeps_files: bool) -> None:
+        """The plan's files; `keeps_files`: those of the run stay, which this attempt does not change."""
         output_dir = self.plan.settings.output_dir
         who = {"pid": os.getpid(), "host": socket.gethostname(), "started_ns": time.time_ns(), "node": self.plan.node}
         try:
             for name, text in self.plan.files().items():
-                if trains or output_dir / name != self.attempt.order("train"):
+                is_kept = keeps_files and (output_dir / name).exists()
+                if trains or not (is_kept or output_dir / name == self.attempt.order("train")):
                     write_text(output_dir / name, text)
             write_text(self.attempt.launcher, json.dumps(who))
         except OSError as error:

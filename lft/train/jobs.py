@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,18 +15,21 @@ from lft.core.events import EventWriter
 from lft.core.hardware import cpu_cores
 from lft.core.order import STOPPED_EARLY, WorkerOrder
 from lft.core.rank import Rank
-from lft.core.run_dir import Attempt
+from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import Precision
 from lft.data.audit import Audit
 from lft.data.prepared import Prepared, audit_prepared
 from lft.train import benchmark as bench
+from lft.train.answers import MODELS, SharedWork
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
 from lft.train.flops import device_peak
+from lft.train.local_metric import load_metrics
 from lft.train.make_trainer import Meanwhile
-from lft.train.memory import peak_memory_bytes
+from lft.train.memory import peak_memory_bytes, translating_out_of_memory
 from lft.train.process_group import agree, join, leave
 from lft.train.progress import Beating, TellProgress
+from lft.train.scoring import score
 
 SECONDS_BETWEEN_NOTICES = 10.0
 
@@ -49,9 +53,15 @@ class Desk:
     def tell_step(self, step: int, total: int) -> None:
         """How far answering is; rank 0 speaks for all. Raises StoppedError if a stop was asked for."""
         self.check_stop()
+        is_new = step != self.heart.last.step
         self.heart.beat(self.heart.last.stage, step, total)
-        if self.rank.is_main:
+        if self.rank.is_main and is_new:
             self.events.write("step", step=step, total=total)
+
+    def keep_on(self) -> None:
+        """Something long is going on that has no steps. Raises StoppedError if a stop was asked for."""
+        self.check_stop()
+        self.heart.beat(self.heart.last.stage)
 
     def tell_save(self, step: int, seconds: float) -> None:
         """A checkpoint is written."""
@@ -63,6 +73,8 @@ def train(desk: Desk) -> dict[str, Any]:
     order, settings = desk.order, desk.order.settings
     training = settings.training
     finetuner = _finetuner(desk)
+    if desk.rank.is_main and settings.has_benchmark:
+        load_metrics(settings.benchmark.metrics)  # one that cannot be loaded is known before hours of training
     prepared = _prepared(finetuner, desk)
     audit = audit_prepared(prepared, finetuner.announce)
     desk.enter("joining the other ranks")
@@ -104,36 +116,58 @@ def train(desk: Desk) -> dict[str, Any]:
 
 
 def benchmark(desk: Desk) -> dict[str, Any]:
-    """Answer this rank's share of the held-out prompts with base and tuned model; rank 0 also scores all of them."""
+    """Answer a share of the prompts with base and tuned model; rank 0 also scores all answers."""
     order, settings, attempt = desk.order, desk.order.settings, Attempt(desk.order.attempt_dir)
     finetuner = _finetuner(desk)
+    metrics = load_metrics(settings.benchmark.metrics) if desk.rank.is_main else []
     prepared = _prepared(finetuner, desk)
-    if len(prepared.held_out) == 0:
-        finetuner.announce("benchmark  no row was held out; data.held_out may be a number of rows")
-        return {}
     finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
     asked = bench.questions(finetuner, prepared, settings.benchmark.num_prompts)
     if not asked:
-        finetuner.announce("benchmark  no held-out row has a prompt and an answer")
+        finetuner.announce("benchmark  no held-out row has a prompt and an answer; see data.held_out")
         return {}
-    desk.enter("loading the model")
-    _load_model(finetuner, desk)
+    digest = bench.digest(order, asked, Path(finetuner.output_dir))
+    work = SharedWork(RunDir(settings.output_dir), attempt, digest, bench.batches(asked, settings.benchmark.batch_size))
+    if work.found:
+        finetuner.announce(f"benchmark  {work.found} of {len(work.work)} batches are answered already")
+    if work.found < len(work.work):
+        desk.enter("loading the model")
+        _load_model(finetuner, desk)
     desk.enter("answering")
     started = time.monotonic()
-    bench.answer_share(finetuner, asked, settings.benchmark, desk.rank, attempt.answers(desk.rank.rank), desk.tell_step)
+    with translating_out_of_memory():
+        bench.answer_share(finetuner, asked, work, settings.benchmark.max_new_tokens, desk.tell_step)
     if not desk.rank.is_main:
         return {}
+
+    def wait() -> None:
+        # without a beat: where no rank goes on, that is a hang
+        desk.tell_step(work.done(), len(work.work)) if work.done() != desk.heart.last.step else desk.check_stop()
+
+    lines, seconds = work.collect(wait), time.monotonic() - started
     desk.enter("scoring")
-    lines = bench.collect([attempt.answers(rank) for rank in range(order.world_size)], desk.check_stop)
-    return {"benchmark": {**bench.score(asked, lines), "seconds": time.monotonic() - started}}
+    found = {
+        "prompts": len(asked),
+        "seconds": seconds,
+        "generated": {model: sum(line["generated"] for line in lines[model]) for model in MODELS},
+        "samples": bench.write_answers(attempt.answers, asked, lines),
+        **score(
+            [question.reference for question in asked],
+            lines,
+            settings.benchmark.metrics,
+            metrics,
+            processes=cpu_cores(),
+            between=desk.keep_on,
+        ),
+    }
+    work.finish()
+    return {"benchmark": found}
 
 
 def _finetuner(desk: Desk) -> LLMFineTuner:
-    finetuner = LLMFineTuner(desk.order.settings.model.name, str(desk.order.settings.output_dir))
     order = desk.order
+    finetuner = LLMFineTuner(order.settings.model.name, str(order.adapter or order.settings.output_dir))
     finetuner.device, finetuner.strategy, finetuner.deepspeed = order.device, order.strategy, order.deepspeed
-    if order.job == "benchmark" and order.strategy != "device-map":
-        finetuner.strategy = "single"  # each rank answers for itself
     if desk.rank.is_main:
         finetuner.announce = lambda line: desk.events.write("notice", line=line)
     return finetuner
@@ -147,8 +181,7 @@ def _prepared(finetuner: LLMFineTuner, desk: Desk) -> Prepared:
 
     def between(made: int, blocks: int) -> None:
         nonlocal said
-        desk.check_stop()
-        desk.heart.beat(desk.heart.last.stage)
+        desk.keep_on()
         if time.monotonic() - said > SECONDS_BETWEEN_NOTICES:
             said = time.monotonic()
             finetuner.announce(f"data       {made:,} of {blocks:,} blocks tokenized")

@@ -46,7 +46,9 @@ if f"{order.job}-is-signalled" in behaviour:
     os._exit(75) if rank.rank == 0 else time.sleep(1000)
 if "fails-once" in sys.argv[2]:
     events.write("stage", name="training")
-if f"{order.job}-fails" in behaviour or (f"{order.job}-fails-once" in behaviour and attempt.number == 0):
+is_first_try = not list(attempt.folder.glob("failures-*"))
+fails_first = f"{order.job}-fails-first" in behaviour and is_first_try
+if f"{order.job}-fails" in behaviour or fails_first or (f"{order.job}-fails-once" in behaviour and attempt.number == 0):
     error = ValueError(f"no {order.job}")
     WorkerReport.of_failure(rank.rank, order.job, error, "Traceback").save(attempt.failure(rank.rank))
     sys.exit(64)
@@ -114,6 +116,20 @@ def test_a_benchmark_that_fails_leaves_a_finished_run_and_says_how_to_repeat_it(
     assert outcome.problems == (f"benchmark failed: no benchmark; again: lft benchmark {tmp_path / 'out'}",)
     assert outcome.report is not None
     assert outcome.report["training"]["steps"] == 3
+
+
+def test_a_benchmark_that_fails_once_is_tried_again_in_the_same_attempt_and_what_its_ranks_took_is_free(
+    tmp_path: Path,
+) -> None:
+    plan = plan_in(tmp_path, "benchmark-fails-first")
+    plan.attempt_dir.claims.mkdir(parents=True)
+    outcome, seen = run_until_the_end(plan)
+    assert (outcome.exit_code, outcome.problems) == (0, ())
+    said = [event.data["line"] for event in seen if event.kind == "notice"]
+    assert said == ["restart    benchmark: ranks 0-1 no benchmark; once more"]
+    assert not plan.attempt_dir.claims.exists()
+    assert not plan.attempt_dir.failure(0).exists()
+    assert len(list(plan.attempt_dir.folder.glob("failures-of-the-first-try/*"))) == 2
 
 
 def test_a_benchmark_asked_for_by_itself_fails_with_its_own_code_and_uploads_nothing(tmp_path: Path) -> None:
