@@ -37,8 +37,9 @@ def variant_conflicts(settings: RunSettings) -> Iterator[tuple[str, str]]:
     if lora.layers_to_transform and lora.target_modules == "all-linear":
         problem = "lora.layers_to_transform needs lora.target_modules by name, and it is all-linear"
         yield problem, "--set lora.target_modules=[q_proj,v_proj]"
-    if why := without_strategies(settings).get(settings.launch.strategy):  # type: ignore[call-overload]
-        yield f"launch.strategy {settings.launch.strategy} {why}", "leave out --strategy, or use --strategy ddp"
+    asked = settings.launch.strategy
+    if asked != "auto" and (why := without_strategies(settings).get(asked)):
+        yield f"launch.strategy {asked} {why}", "leave out --strategy, or use --strategy ddp"
 
 
 def lacks_quantization(model: ModelSettings, *, has_bitsandbytes: bool) -> Iterator[tuple[str, str]]:

@@ -100,7 +100,7 @@ class LoraTrainer(Trainer):
         """The Trainer's, or with LoRA+ (Hayou et al. 2024, arXiv:2402.12354) one whose B matrices learn faster."""
         if self.loraplus_lr_ratio is None or self.optimizer is not None:
             return super().create_optimizer(model)
-        trained = model if model is not None else self.model
+        trained: Any = model if model is not None else self.model
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
         options |= {"loraplus_lr_ratio": self.loraplus_lr_ratio, "loraplus_weight_decay": self.args.weight_decay}
         self.optimizer = create_loraplus_optimizer(trained, kind, **options)
