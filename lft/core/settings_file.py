@@ -236,6 +236,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
     }
     if schema.get("minItems"):
         words["array"] += ", at least one,"
+    if schema.get("items", {}).get("type") == "integer":
+        words["array"] = words["array"].replace("texts", "integers")
     if "$ref" in schema.get("items", {}):
         words["array"] = "a list of {source, weight}"
     pattern = f" that matches {schema['pattern']}" if "pattern" in schema else ""

@@ -51,7 +51,7 @@ def test_all_mistakes_of_all_runs_are_told_before_the_first_starts(
     told = capsys.readouterr().err
     for words in (
         "lora.r is 0; an integer from 1 to 1024",
-        "lora.rank is not a setting; did you mean r?",
+        "lora.rank is not a setting; known here: r,",
         'lora.target_modules is "q_proj"',
         "sweep.output_dir  is the same for all runs",
     ):
@@ -83,7 +83,6 @@ def test_a_dry_run_shows_every_run_and_what_it_would_take(
 def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_sorts_its_results(
     sweep_file: Path, tmp_path: Path
 ) -> None:
-    """The second run's learning rate makes its loss infinite."""
     path = swept(
         sweep_file, "  lora.init_lora_weights: [true, orthogonal]\n  training.learning_rate: [1.0e-3, 2.0e-3]\n"
     )

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from finetune_cli import LLMFineTuner
 from lft.core.errors import PreflightError
 from lft.core.settings import LoraSettings, Strategy, TrainingSettings
+from lft.train.adapter import adapter_files, gather_adapter, read_weights
 from tests.conftest import TinyModels
 from tests.train.ranks import adapter, difference, logs, losses, make_order, trained
 
@@ -159,11 +160,7 @@ def test_what_a_checkpoint_s_base_lacked_is_taken_out_again_where_other_first_va
     variant = {"init_lora_weights": start}
     run(llama, tmp_path / "out", variant)
     expected = load_file(tmp_path / "out" / "adapter_model.safetensors")
-    other = tmp_path / "other"
-    shutil.copytree(llama, other)
     finetuner = run(llama, tmp_path / "again", {"init_lora_weights": "pissa" if start == "olora" else "olora"})
-    from lft.train.adapter import adapter_files, gather_adapter, read_weights
-
     assert finetuner.peft_model is not None
     read_weights(finetuner.peft_model, tmp_path / "out" / "checkpoint-6")
     files = adapter_files(finetuner.peft_model, gather_adapter(finetuner.peft_model))
