@@ -7,20 +7,27 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig
 
 from lft.core.errors import PreflightError, SettingsError
-from lft.core.model_facts import facts_from
+from lft.core.hardware import Machine
+from lft.core.model_facts import ModelFacts, facts_from
 from lft.core.settings import LoraSettings, RunSettings
-from lft.plan.launch_plan import make_plan
+from lft.plan.launch_plan import LaunchPlan, make_plan
 from lft.plan.memory import predict_memory
 from tests.core.test_model_facts import header_of, on_meta
 from tests.plan.test_memory import llama_8b
 from tests.plan.test_plan import settings
-from tests.plan.test_strategy import cluster, line, plan
+from tests.plan.test_strategy import ROWS, cluster, line
 
 SMALL: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "vocab_size": 300}
 
 
 def with_bitsandbytes(gpus: int = 1, gigabytes: float = 80) -> Any:
     return cluster(gpus, gigabytes).model_copy(update={"has_bitsandbytes": True})
+
+
+def plan(on: Machine, facts: ModelFacts | None = None, **sections: Any) -> LaunchPlan:
+    """The plan of Llama-3.1-8B, one row of 1,024 tokens at a time."""
+    start: dict[str, Any] = {"data": ROWS, "training": {"batch_size": 1}}
+    return make_plan(settings(**(start | sections)), on, facts or llama_8b())
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "layers": {"layers_to_transform": [1]},
     "modules": {"modules_to_save": ["lm_head", "norm", "embed_tokens"]},
 }
+SHORT = ("rslora", "dora", "pissa", "loraplus", "modules")
+"""Those of every suite; the others are tried with the long ones."""
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,9 @@ def close(one: torch.Tensor, other: torch.Tensor, most: float) -> None:
     assert float((one - other).abs().max()) < most
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in VARIANTS]
+)
 def test_a_variant_trains_as_peft_alone_does_goes_on_exactly_and_opens_with_plain_peft(
     name: str, llama: Path, tmp_path: Path
 ) -> None:
@@ -152,7 +156,7 @@ def test_a_variant_trains_as_peft_alone_does_goes_on_exactly_and_opens_with_plai
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-@pytest.mark.parametrize("start", ["pissa", "olora"])
+@pytest.mark.parametrize("start", ["pissa", pytest.param("olora", marks=pytest.mark.long)])
 def test_what_a_checkpoint_s_base_lacked_is_taken_out_again_where_other_first_values_are_found(
     start: str, llama: Path, tmp_path: Path
 ) -> None:
@@ -178,7 +182,9 @@ def test_a_second_adapter_begins_from_the_base_that_the_first_had(llama: Path, t
     assert torch.equal(logits_of(finetuner.peft_model), logits_of(fresh))
 
 
-@pytest.mark.parametrize("name", ["dora", "pissa", "modules"])
+@pytest.mark.parametrize(
+    "name", ["modules", *(pytest.param(each, marks=pytest.mark.long) for each in ("dora", "pissa"))]
+)
 def test_in_a_bf16_base_a_variant_trains_in_float32(name: str, llama: Path, tmp_path: Path) -> None:
     finetuner = run(llama, tmp_path / "out", VARIANTS[name], precision="bf16")
     saved = load_file(tmp_path / "out" / "adapter_model.safetensors")
