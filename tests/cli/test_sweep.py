@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from lft.cli.main import run
+from lft.demo.tiny import make_tiny
 from lft.plan.sweep import expand, run_names
-from tests.conftest import TinyModels, run_lft
+from tests.conftest import run_lft
 
 HEAD = "model: {{name: {model}}}\ndata: {{source: {data}, held_out: 6, max_length: 64}}\noutput_dir: {out}\n"
 SMALL = (
@@ -30,9 +31,9 @@ def test_lists_make_every_combination_and_names_to_read() -> None:
 
 
 @pytest.fixture
-def sweep_file(tiny_models: TinyModels, data_file: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "run.yaml"
-    path.write_text(HEAD.format(model=tiny_models.llama, data=data_file, out=tmp_path / "out") + SMALL)
+def sweep_file(tmp_path: Path) -> Path:
+    path, (model, data) = tmp_path / "run.yaml", make_tiny(tmp_path / "tiny")
+    path.write_text(HEAD.format(model=model, data=data, out=tmp_path / "out") + SMALL)
     return path
 
 

@@ -62,7 +62,7 @@ def test_what_does_not_go_together_is_refused_with_its_reason(sections: dict[str
 
 
 def test_a_quantized_base_needs_its_package_and_no_quantized_checkpoint() -> None:
-    asked = {"model": {"name": "a/b", "quantization": "4bit"}}
+    asked: dict[str, Any] = {"model": {"name": "a/b", "quantization": "4bit"}}
     with pytest.raises(PreflightError, match="4bit needs the package bitsandbytes") as refusal:
         plan(cluster(1, 80), **asked)
     assert "pip install 'lft[bitsandbytes]'" in refusal.value.next_step

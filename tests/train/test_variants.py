@@ -13,11 +13,12 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, set_seed
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, set_seed
 
 from finetune_cli import LLMFineTuner
 from lft.core.errors import PreflightError
 from lft.core.settings import LoraSettings, Strategy, TrainingSettings
+from lft.demo.tiny import make_tiny
 from lft.train.adapter import adapter_files, gather_adapter, read_weights
 from tests.conftest import TinyModels
 from tests.train.ranks import adapter, difference, logs, losses, make_order, trained
@@ -41,23 +42,22 @@ SHORT = ("rslora", "dora", "pissa", "loraplus", "modules")
 
 
 @pytest.fixture(scope="module")
-def llama(tiny_models: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of random weights whose output projection is its own."""
-    folder = tmp_path_factory.mktemp("untied")
-    config = LlamaConfig.from_pretrained(tiny_models.llama)
+    folder, _ = make_tiny(tmp_path_factory.mktemp("untied"))
+    config = LlamaConfig.from_pretrained(folder)
     config.tie_word_embeddings = False
     torch.manual_seed(1)
     model = LlamaForCausalLM(config)
     torch.nn.init.normal_(model.lm_head.weight, std=0.1)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny_models.llama).save_pretrained(folder)
     return folder
 
 
 def examples() -> list[dict[str, list[int]]]:
     """Rows of several lengths, the first tokens of which are not trained."""
     numbers = torch.Generator().manual_seed(3)
-    rows = [torch.randint(3, 1000, (length,), generator=numbers).tolist() for length in (5, 9, 12, 16, 20, 7, 11, 14)]
+    rows = [torch.randint(3, 250, (length,), generator=numbers).tolist() for length in (5, 9, 12, 16, 20, 7, 11, 14)]
     return [{"input_ids": row, "labels": [-100, -100, *row[2:]]} for row in rows]
 
 
