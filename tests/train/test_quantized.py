@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lft.core.errors import PreflightError
+from lft.core.lora_start import Quantization
 from lft.train.model import load_base_model
 from tests.train.test_variants import close, llama, logits_of, loss_of, run
 
@@ -25,7 +26,7 @@ CONFIGS: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
 def test_an_adapter_of_a_quantized_base_learns_goes_on_exactly_and_opens_with_plain_peft(
-    kind: str, llama: Path, tmp_path: Path
+    kind: Quantization, llama: Path, tmp_path: Path
 ) -> None:
     finetuner = run(llama, tmp_path / "out", {}, quantization=kind)
     model = finetuner.peft_model
@@ -37,7 +38,10 @@ def test_an_adapter_of_a_quantized_base_learns_goes_on_exactly_and_opens_with_pl
     )
     before = loss_of(fresh.eval()).item()
     loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "out"))
-    close(logits_of(loaded), logits_of(model), 2e-4)
+    # by itself bitsandbytes evaluates 4 bits in bf16 on CPUs that have it, as close as that is
+    close(logits_of(loaded), logits_of(model), 5e-2 if kind == "4bit" else 2e-4)
+    ours = PeftModel.from_pretrained(load_base_model(str(llama), "fp32", None, kind), str(tmp_path / "out"))
+    close(logits_of(ours), logits_of(model), 1e-5)
     assert loss_of(model.eval()).item() < before - 0.02
     shutil.copytree(tmp_path / "out" / "checkpoint-2", tmp_path / "checkpoint-2")
     run(llama, tmp_path / "resumed", {}, quantization=kind, resume_from=tmp_path / "checkpoint-2")
