@@ -15,6 +15,7 @@ from lft.core.errors import BUG, DONE, FORCED, NEXT, PREFLIGHT, SETTINGS, STOPPE
 VERBS = {
     "launch": "Plan, start, watch and finish a run.",
     "submit": "Submit a run to SLURM.",
+    "sweep": "Make a run of every combination of lists of values.",
     "doctor": "Check this machine, or the nodes of a SLURM allocation.",
     "plan": "Show what a run would do, and why.",
     "data": "Prepare, inspect and free data ahead of a run.",

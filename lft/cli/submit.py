@@ -81,6 +81,8 @@ def check(settings: RunSettings, model: ModelFacts | UnknownModel) -> None:
         memory_bytes=PLENTY_BYTES,
         cpu_computes_bf16=True,
         has_deepspeed=True,
+        has_bitsandbytes=True,
+        has_liger=True,
     )
     make_plan(settings, nodes, model)
     run_dir = RunDir(settings.output_dir)

@@ -35,6 +35,11 @@ def is_target(layer: str, target: str) -> bool:
     return layer == target or layer.endswith(f".{target}")
 
 
+def block_of(layer: str) -> int | None:
+    """The number of the block a layer is in, as peft reads layers_to_transform: the first number in its name."""
+    return next((int(part) for part in layer.split(".") if part.isdigit()), None)
+
+
 def missing_targets(layers: Collection[str], targets: Sequence[str]) -> PreflightError | None:
     """The error that names the targets that no layer has, and the layers there are; None where there is nothing to say."""
     missing = [target for target in targets if not any(is_target(layer, target) for layer in layers)]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from lft.core.errors import PreflightError
 from lft.core.gguf_header import gguf_model
 from lft.core.logits import what_changes_logits
-from lft.core.lora_targets import adapted_layers, family_of, missing_targets
+from lft.core.lora_targets import adapted_layers, block_of, family_of, is_target, missing_targets
 from lft.core.paths import expanded, looks_local
 from lft.core.safetensors_header import TensorInfo, Tensors, safetensors_in
 from lft.core.settings import LoraSettings, ModelSettings
@@ -71,14 +71,35 @@ class ModelFacts(BaseModel):
     """Its forward changes what the output projection returns."""
     linear_layers: dict[str, Shape]
     """Full name -> shape of every layer LoRA can sit on; the output projection is not one of them."""
+    modules: dict[str, int] = {}
+    """Full name -> number of parameters of every module that has its own: layers, norms, embeddings, output projection."""
 
     def adapted(self, lora: LoraSettings) -> dict[str, Shape]:
         """The layers that get an adapter."""
-        return {name: self.linear_layers[name] for name in adapted_layers(self.linear_layers, lora.target_modules)}
+        names = adapted_layers(self.linear_layers, lora.target_modules)
+        wanted = lora.layers_to_transform
+        return {name: self.linear_layers[name] for name in names if wanted is None or block_of(name) in wanted}
 
     def trained_parameters(self, lora: LoraSettings) -> int:
-        """R x (inputs + outputs) for every adapted layer (Hu et al. 2021), as peft counts them."""
-        return sum(lora.r * (shape.inputs + shape.outputs) for shape in self.adapted(lora).values())
+        """R x (inputs + outputs) for every adapted layer (Hu et al. 2021), as peft counts them; and modules trained whole.
+
+        DoRA has one more for each output (Liu et al. 2024, arXiv:2402.09353).
+        """
+        adapters = sum(
+            lora.r * (shape.inputs + shape.outputs) + shape.outputs * lora.use_dora
+            for shape in self.adapted(lora).values()
+        )
+        return adapters + self.whole_parameters(lora)
+
+    def whole_parameters(self, lora: LoraSettings) -> int:
+        """Those of the modules that are trained whole."""
+        return sum(
+            size for name, size in self.modules.items() if any(is_target(name, each) for each in lora.modules_to_save)
+        )
+
+    def quantized_parameters(self) -> int:
+        """What bitsandbytes quantizes: the linear layers, without the output projection."""
+        return sum(shape.inputs * shape.outputs for shape in self.linear_layers.values())
 
     def missing_targets(self, targets: Sequence[str] | str) -> PreflightError | None:
         """The error that names the targets the model surely lacks; None where there is none.
@@ -158,6 +179,7 @@ def facts_from(config: Mapping[str, Any], tensors: Tensors) -> ModelFacts:
         hidden_dropout=float(_first(text, "resid_pdrop", "hidden_dropout", "dropout", default=_gpt2_default(kind))),
         changes_logits=what_changes_logits(text) is not None,
         linear_layers=shapes,
+        modules=_modules(weights),
     )
 
 
@@ -275,6 +297,15 @@ def _derived_weights(config: Mapping[str, Any], hidden: int) -> dict[str, Tensor
         found["wpe.weight"] = TensorInfo(kept, (int(config["n_positions"]), hidden))
     if not _is_tied(config, {}):
         found["lm_head.weight"] = TensorInfo(kept, (vocabulary, hidden))
+    return found
+
+
+def _modules(weights: Mapping[str, TensorInfo]) -> dict[str, int]:
+    """The number of parameters of each module, weight and bias together."""
+    found: dict[str, int] = {}
+    for name, info in weights.items():
+        module = name.rpartition(".")[0]
+        found[module] = found.get(module, 0) + math.prod(info.shape)
     return found
 
 

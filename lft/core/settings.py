@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from lft.core.local_metric import MetricName
+from lft.core.lora_start import Quantization, Start
 from lft.core.section import Count, CountOrZero, Every, Name, NoBool, NotNegative, Section, Share, absolute
 from lft.core.slurm_settings import SlurmSettings
 from lft.core.trackers import Tracker
@@ -29,6 +30,9 @@ class ModelSettings(Section):
 
     trust_remote_code: bool = False
     """Run model code that comes with the weights. Only for publishers you trust."""
+
+    quantization: Quantization = "none"
+    """Keep the frozen weights in 4 bits (NF4, as QLoRA does) or 8 bits, by bitsandbytes; loading quantizes them."""
 
 
 class WeightedSource(Section):
@@ -117,6 +121,24 @@ class LoraSettings(Section):
 
     target_modules: Literal["auto", "all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = "auto"
     """Layers to adapt, by the end of their names; auto knows the model families."""
+
+    layers_to_transform: Annotated[tuple[CountOrZero, ...], Field(min_length=1)] | None = None
+    """Adapt only the blocks with these numbers, from 0; all of them by default."""
+
+    modules_to_save: tuple[str, ...] = ()
+    """Modules to train whole, by the end of their names, for example lm_head; the adapter's folder holds them."""
+
+    use_rslora: bool = False
+    """Multiply the update by lora_alpha / sqrt(r) instead: rsLoRA, for ranks of 32 and more."""
+
+    use_dora: bool = False
+    """Train the length of each weight column apart from its direction: DoRA, better at small ranks, slower."""
+
+    init_lora_weights: Start = True
+    """First values: true for those of LoRA; gaussian, orthogonal, olora, pissa, or pissa_niter_N, its quick kind."""
+
+    loraplus_lr_ratio: Annotated[float, Field(ge=1), NoBool] | None = None
+    """Times the learning rate at which the B matrices learn: LoRA+; 16 is usual, with a smaller learning rate."""
 
 
 class TrainingSettings(Section):
@@ -275,6 +297,9 @@ class RunSettings(Section):
     upload: UploadSettings = UploadSettings()
     launch: LaunchSettings = LaunchSettings()
     slurm: SlurmSettings = SlurmSettings()
+
+    sweep: dict[str, Annotated[tuple[Any, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """Setting -> list of its values; lft sweep makes a run of every combination."""
 
     output_dir: Annotated[Path, AfterValidator(absolute), Field(validate_default=True)] = Path("finetuned_model")
     """Folder of the adapter; run/ in it holds plan, logs and report."""

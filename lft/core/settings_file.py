@@ -233,9 +233,12 @@ def _describe(schema: Mapping[str, Any]) -> str:
         "boolean": "true or false",
         "string": "text",
         "array": "a list of texts",
+        "object": "settings, each with the list of its values, such as lora.r: [8, 16],",
     }
     if schema.get("minItems"):
         words["array"] += ", at least one,"
+    if schema.get("items", {}).get("type") == "integer":
+        words["array"] = words["array"].replace("texts", "integers")
     if "$ref" in schema.get("items", {}):
         words["array"] = "a list of {source, weight}"
     if "enum" in schema.get("items", {}):

@@ -23,11 +23,12 @@ from lft.data.prepared import Prepared
 from lft.data.shard_format import BlockCounts
 from lft.data.shards import make_shards, read_count, shard_path
 from lft.data.source import Block, Source
-from lft.data.sources import open_source
+from lft.data.sources import dataset_source, open_source
 from lft.data.spool import forget_spool, needs_spool
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
 MOST_LISTED = 20
@@ -101,6 +102,19 @@ def prepare_source(
         work.announce(f"data       {manifest.rows:,} rows, tokens found in the cache")
     _check_bad_rows(manifest, source, data)
     return Prepared(folder, manifest, source, row_format, data, held)
+
+
+def prepare_in_memory(
+    dataset: "Dataset",
+    values: dict[str, Any],
+    tokenizer: "PreTrainedTokenizerBase",
+    longest: int | None,
+    work: Work,
+) -> Prepared:
+    """As `prepare`, of a caller's data set and tokenizer; `values` are data settings, and no row is held out."""
+    data = DataSettings.model_validate({"source": "in/memory", "held_out": 0} | values)
+    digest = tokenizer_in_memory(tokenizer, longest)
+    return prepare_source(dataset_source(dataset), data, digest, lambda: (tokenizer, longest), work)
 
 
 def find_prepared(model: ModelSettings, data: DataSettings) -> Prepared | None:

@@ -18,6 +18,8 @@ _EFFECTS: tuple[tuple[str, Effect], ...] = (
     ("model.", "unusable"),
     ("lora.lora_alpha", "inexact"),
     ("lora.lora_dropout", "inexact"),
+    ("lora.use_rslora", "inexact"),
+    ("lora.loraplus_lr_ratio", "inexact"),
     ("lora.", "unusable"),
     ("training.optimizer", "unusable"),
     ("training.save_every", "none"),

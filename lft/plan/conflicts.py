@@ -9,6 +9,7 @@ from lft.core.precision import choose_precision
 from lft.core.settings import LaunchSettings, RunSettings, Strategy, TrainingSettings
 from lft.core.trackers import PACKAGES
 from lft.plan.topology import ONE_RANK
+from lft.plan.variants import lacks_quantization, variant_conflicts, without_strategies
 
 NEED_DEEPSPEED: tuple[Strategy, ...] = ("zero2", "zero3")
 SHARD_THE_OPTIMIZER: tuple[Strategy, ...] = ("zero2", "zero3", "fsdp")
@@ -20,7 +21,11 @@ def refuse_conflicts(settings: RunSettings, machine: Machine) -> None:
     """Raise SettingsError where settings contradict each other, PreflightError where this machine lacks something."""
     launch, training = settings.launch, settings.training
     contradictions = [*_ranks_and_devices(launch), *_kernels(training, launch), *_evaluation(settings)]
+    contradictions += variant_conflicts(settings)
+    if settings.sweep:
+        contradictions.append(("sweep describes several runs, and one is asked for", "lft sweep makes them all"))
     lacks = [*_lacks(launch, machine), *_lacks_kernels(training, launch, machine), *_lacks_trackers(training, machine)]
+    lacks += lacks_quantization(settings.model, has_bitsandbytes=machine.has_bitsandbytes)
     found = [f"{problem}; {way_out}" for problem, way_out in contradictions + lacks]
     if contradictions:
         raise SettingsError(found, source="the plan", next_step=contradictions[0][1])
@@ -31,12 +36,13 @@ def refuse_conflicts(settings: RunSettings, machine: Machine) -> None:
         raise PreflightError(f"{len(lacks)} things cannot be had here:{lines}", next_step=lacks[0][1])
 
 
-def impossible_strategies(training: TrainingSettings, machine: Machine) -> tuple[Strategy, ...]:
+def impossible_strategies(settings: RunSettings, machine: Machine) -> tuple[Strategy, ...]:
     """What cannot be chosen with these settings on this machine."""
+    training = settings.training
     without_deepspeed = () if machine.has_deepspeed else NEED_DEEPSPEED
     with_bitsandbytes = () if training.optimizer == "adamw" else SHARD_THE_OPTIMIZER
     with_liger: tuple[Strategy, ...] = ("device-map",) if training.liger else ()
-    return without_deepspeed + with_bitsandbytes + with_liger
+    return (*without_deepspeed, *with_bitsandbytes, *with_liger, *without_strategies(settings))
 
 
 def _ranks_and_devices(launch: LaunchSettings) -> Iterator[tuple[str, str]]:

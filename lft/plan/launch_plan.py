@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from lft.core.errors import PreflightError
 from lft.core.hardware import Machine
 from lft.core.model_facts import ModelFacts, UnknownModel
 from lft.core.order import Job, WorkerOrder
@@ -216,6 +217,11 @@ def _refuse_missing_targets(settings: RunSettings, model: ModelFacts | UnknownMo
     error = model.missing_targets(settings.lora.target_modules)
     if error:
         raise error
+    if settings.model.quantization != "none" and model.checkpoint_type == "quantized":
+        raise PreflightError(
+            f"{settings.model.name} is a quantized checkpoint, and model.quantization asks for {settings.model.quantization}",
+            next_step="name the model it was made from, or leave model.quantization out",
+        )
 
 
 def _with_batch(settings: RunSettings, batch: Batch) -> RunSettings:

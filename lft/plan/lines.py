@@ -10,6 +10,7 @@ from lft.core.words import counted, rounded
 from lft.plan.batch import Batch
 from lft.plan.strategy import StrategyChoice
 from lft.plan.topology import Topology
+from lft.plan.variants import more_of, name_of
 
 RANK_HOLDS: dict[Strategy, str] = {
     "single": "one rank",
@@ -62,7 +63,7 @@ def plan_lines(
     trained = ""
     if isinstance(model, ModelFacts):
         trained = f": {rounded(model.trained_parameters(lora))} of {rounded(model.parameters)} trained"
-    adapter = f"LoRA r={lora.r} alpha={lora.lora_alpha}{trained}, {length}, learning rate {training.learning_rate:g}"
+    adapter = f"{name_of(lora)} r={lora.r} alpha={lora.lora_alpha}{trained}, {length}, learning rate {training.learning_rate:g}"
     lines = (
         ("machine", each_node + machine.describe(), machine.limits()),
         ("ranks", f"{counted(topology.ranks, 'rank')} on {devices}, {threads} each", topology.reason),
@@ -71,7 +72,8 @@ def plan_lines(
         ("precision", precision[0] or "auto", precision[1] + _tf32(precision[0], topology, machine)),
         ("batch", batch[0].describe(packing=settings.data.packing), batch[1]),
         *_steps(settings, batch[0], rows),
-        ("adapter", adapter, ""),
+        ("adapter", adapter, more_of(lora)),
+        *_quantization(settings),
         *_kernels(training),
         ("data", _sources(settings), _data(settings, rows)),
         (
@@ -102,6 +104,13 @@ def _kernels(training: TrainingSettings) -> tuple[tuple[str, str, str], ...]:
     lines = (("optimizer", optimizer, "asked for; by bitsandbytes"),) if optimizer else ()
     kernels = "Liger's for norms, rotary positions and gated activations"
     return (*lines, ("kernels", kernels, "asked for; the loss stays lft's")) if training.liger else lines
+
+
+def _quantization(settings: RunSettings) -> tuple[tuple[str, str, str], ...]:
+    """How the base's weights are kept, where it is not as they are."""
+    kept = settings.model.quantization
+    named = {"4bit": "4 bits (NF4, scales quantized too)", "8bit": "8 bits (LLM.int8())"}.get(kept)
+    return (("weights", named, "asked for; by bitsandbytes, while they are loaded"),) if named else ()
 
 
 def _steps(settings: RunSettings, batch: Batch, rows: Rows) -> tuple[tuple[str, str, str], ...]:

@@ -23,6 +23,8 @@ ADAM_8BIT_BYTES = 2
 """The same in blocks of 8-bit numbers, whose scales are below 2 % of them (Dettmers et al. 2022, arXiv:2110.02861)."""
 LOGIT_BYTES = 12
 """Three float32 copies: logits, their float32 selection or the loss's gradient, and the log-softmax with its own."""
+KEPT_BYTES = {"4bit": 0.5 + (1 + 4 / 256) / 64, "8bit": 1.0}
+"""For each quantized weight: half a byte, and a byte for each 64, whose own scale serves 256 (Dettmers et al. 2023)."""
 READS_ATTENTION = ("o_proj", "c_proj", "out_proj", "dense")
 """Ends of names of the layers that read what attention made, not what the others of their block read."""
 PACKED_ROW = 256
@@ -110,6 +112,10 @@ def predict_memory(
     checkpoint = sum(model.checkpoint_bytes.values())
     all_weights = model.parameters * BYTES[precision]
     weights = weight_bytes(model, strategy, share, BYTES[precision])
+    kept = KEPT_BYTES.get(settings.model.quantization)
+    if kept is not None:
+        saved = model.quantized_parameters() * (BYTES[precision] - kept)
+        all_weights, weights = all_weights - int(saved), weights - int(saved / share)
     tokens = settings.training.batch_size * row_length(model, settings)
     activations = tokens * activation_bytes_per_token(model, settings, strategy, precision, device)
     moments = ADAM_BYTES if settings.training.optimizer == "adamw" else ADAM_8BIT_BYTES
@@ -141,7 +147,7 @@ def predict_memory(
     if device == "cuda":
         return prediction
     # the checkpoint is mapped while it is converted; where the types are the same, the weights are the mapping
-    mapped = 0 if BYTES[precision] * model.parameters == checkpoint else checkpoint
+    mapped = 0 if kept is None and BYTES[precision] * model.parameters == checkpoint else checkpoint
     broadcast = min(all_weights, DDP_BROADCAST_BYTES) if several else 0
     loading = framework + all_weights + max(mapped, broadcast) - prediction.total
     return prediction.model_copy(update={"loading": max(0, loading)})
@@ -164,7 +170,8 @@ def activation_bytes_per_token(
     dropout = 2 * hidden * (1 if on_gpu else size) if model.hidden_dropout else 0
     mlp = _mlp_bytes(model, size, raised=on_gpu and autocast)
     per_layer = norms + _attention_bytes(model, settings, size, on_gpu) + dropout + mlp
-    quick = strategy != "zero3" and not autocast
+    plain = settings.model.quantization == "none" and not settings.lora.use_dora
+    quick = strategy != "zero3" and not autocast and plain
     adapters = (
         _quick_adapter_bytes(model, settings, size, on_gpu) if quick else _adapter_bytes(model, settings, size, on_gpu)
     )
@@ -226,6 +233,8 @@ def _adapter_bytes(model: ModelFacts, settings: RunSettings, size: int, on_gpu: 
     mask = (1 if on_gpu else 4) if dropped else 0
     kept = sum(settings.lora.r * size + shape.inputs * mask for shape in adapted.values())
     own = sum(shape.inputs for shape in adapted.values())
+    # DoRA multiplies what the base and the adapter made by a trained factor each, and keeps both
+    kept += 2 * 4 * sum(shape.outputs for shape in adapted.values()) * settings.lora.use_dora
     return kept + (own if dropped or size < 4 else _shared_inputs(adapted)) * size
 
 
@@ -241,13 +250,19 @@ def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strateg
     """
     tokens = settings.training.batch_size * row_length(model, settings)
     logits = (tokens - settings.training.batch_size) * model.vocab_size
-    if model.changes_logits or strategy == "device-map":
+    trains_head = not {"lm_head", "embed_out"}.isdisjoint(settings.lora.modules_to_save)
+    if model.changes_logits or strategy == "device-map" or trains_head:
         loss = LOGIT_BYTES * logits
     else:
         # in float32, with a half-precision copy before and after
         chunk = min(logits, CHUNK_LOGITS) * (4 if size == 4 else 4 + size)
         loss = chunk + 2 * tokens * model.hidden_size * size  # hidden states of the trained tokens, and their gradient
     one_layer = (3 * model.intermediate_size + 3 * model.hidden_size) * size * tokens
+    largest = max((shape.inputs * shape.outputs for shape in model.linear_layers.values()), default=0)
+    if settings.lora.use_dora:  # the layer's weight in float32, its update, their sum and its square
+        one_layer += 4 * 4 * largest
+    if settings.model.quantization != "none":  # the layer's weight as it is computed with
+        one_layer += size * largest
     return max(loss, again + one_layer)
 
 

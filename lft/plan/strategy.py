@@ -39,7 +39,7 @@ def possible_strategies(settings: RunSettings, machine: Machine, topology: Topol
         return ("device-map",) if asked == "device-map" and several_gpus else ("single",)
     if asked != "auto":
         return (asked,)
-    impossible = impossible_strategies(settings.training, machine)
+    impossible = impossible_strategies(settings, machine)
     possible = (strategy for strategy in CHEAPEST_FIRST if strategy not in impossible)
     return tuple(strategy for strategy in possible if strategy != "device-map" or several_gpus)
 

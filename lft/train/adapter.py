@@ -16,7 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lft.core.errors import AdapterError, PreflightError
 from lft.core.files import files_aside
+from lft.core.lora_start import Quantization
 from lft.data.example import Style
+from lft.train.lora_start import as_plain, from_plain, plain_config, start_of
 
 NOTES = "lft.json"
 Weights = dict[str, torch.Tensor]
@@ -60,14 +62,17 @@ def _whole(parameter: torch.nn.Parameter) -> torch.Tensor:
 
 
 def adapter_files(model: PeftModel, weights: Weights) -> AdapterFiles:
-    """What to write of the weights that `gather_adapter` returned."""
+    """What to write of the weights that `gather_adapter` returned: a plain adapter of the base model that everybody has."""
+    start = start_of(model)
     shapes = {name: torch.empty(_shape(parameter), device="meta") for name, parameter in trained_parameters(model)}
-    config = copy(model.peft_config[model.active_adapter])
+    config: Any = model.peft_config[model.active_adapter]
+    config = plain_config(config) if start else copy(config)
     config.inference_mode = True
 
     def named(tensors: Weights) -> Weights:
         # what peft would decide by asking the Hub: the embeddings are frozen and stay with the base model
-        found: Weights = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
+        plain = as_plain(tensors, start)
+        found: Weights = get_peft_model_state_dict(model, state_dict=plain, save_embedding_layers=False)
         return found
 
     return AdapterFiles(config, named(weights), {name: tuple(tensor.shape) for name, tensor in named(shapes).items()})
@@ -103,7 +108,8 @@ def write_adapter(files: AdapterFiles, folder: Path) -> None:
 
 def read_weights(model: PeftModel, folder: Path) -> None:
     """Give `model`, which is not wrapped yet, the adapter of a checkpoint of the same adapter. Raises PreflightError."""
-    result: Any = set_peft_model_state_dict(model, load_file(folder / SAFETENSORS_WEIGHTS_NAME))
+    found = from_plain(model, load_file(folder / SAFETENSORS_WEIGHTS_NAME))
+    result: Any = set_peft_model_state_dict(model, found)
     missing = [name for name, _ in trained_parameters(model) if name in result.missing_keys]
     if missing or result.unexpected_keys:
         names = ", ".join([*missing, *result.unexpected_keys][:3])
@@ -120,15 +126,27 @@ def save_adapter(
     style: Style,
     base_model: str,
 ) -> None:
-    """Put adapter, tokenizer and lft.json (how prompts were written, which base model) into `folder`, all or nothing.
+    """Put adapter, tokenizer and lft.json (how prompts were written, which base model, how kept) into `folder`, all or nothing.
 
     One rank writes. Raises AdapterError where what was written cannot be read again as it should be.
     """
     with files_aside(folder) as temporary:
         write_adapter(adapter_files(model, weights), temporary)
         tokenizer.save_pretrained(temporary)
-        notes = {"base_model": base_model, "prompt_style": style}
+        notes = {"base_model": base_model, "prompt_style": style, "quantization": kept_in(model)}
         (temporary / NOTES).write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
+
+
+def kept_in(model: PeftModel) -> Quantization:
+    """How the weights of the base are kept in memory."""
+    base = model.get_base_model()
+    return (
+        "4bit"
+        if getattr(base, "is_loaded_in_4bit", False)
+        else "8bit"
+        if getattr(base, "is_loaded_in_8bit", False)
+        else "none"
+    )
 
 
 def load_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:

@@ -47,8 +47,18 @@ def make_engine(
     trained_tokens = TrainedTokens(model, settings.label_smoothing) if problem is None else None
     if strategy != "zero3" and not uses_autocast(precision, sharded=strategy in SHARDED):
         quicken(model, rank)
+    arithmetic = _slow_layers(model)
     loss = "in chunks over the trained tokens" if problem is None else f"over the model's own logits: {problem}"
-    return Engine(packs, trained_tokens, (f"attention  {attention}", f"loss       {loss}"))
+    return Engine(packs, trained_tokens, (f"attention  {attention}", f"loss       {loss}", *arithmetic))
+
+
+def _slow_layers(model: PeftModel) -> tuple[str, ...]:
+    """A line where adapters are computed by peft because lft's own arithmetic is none for them."""
+    config = model.peft_config[model.active_adapter]
+    dora = "DoRA computes the norms of whole weights" if getattr(config, "use_dora", False) else ""
+    quantized = "the base is quantized" if getattr(model.get_base_model(), "hf_quantizer", None) else ""
+    why = ", and ".join(filter(None, (dora, quantized)))
+    return (f"adapters   by peft's own arithmetic: {why}",) if why else ()
 
 
 def _set_checkpointing(base: PreTrainedModel, wanted: bool) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +13,23 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
+from lft.core.lora_start import Quantization
 from lft.core.rank import Rank
-from lft.core.settings import DataSettings, Precision, RunSettings, Strategy, TrainingSettings, UploadSettings
+from lft.core.settings import (
+    DataSettings,
+    LoraSettings,
+    Precision,
+    RunSettings,
+    Strategy,
+    TrainingSettings,
+    UploadSettings,
+)
 from lft.data.cache import usable_cache
-from lft.data.cache_key import tokenizer_in_memory
 from lft.data.example import Style
 from lft.data.formats import text_columns
 from lft.data.load import load_rows
-from lft.data.prepare import Work, prepare, prepare_source
+from lft.data.prepare import Work, prepare, prepare_in_memory
 from lft.data.prepared import Prepared, audit_prepared
-from lft.data.sources import dataset_source
 from lft.data.token_rows import TokenRows
 from lft.data.writing import usual_style
 from lft.publish.upload import upload_adapter
@@ -29,7 +37,8 @@ from lft.train.adapter import gather_adapter, load_adapter, save_adapter, saved_
 from lft.train.engine import make_engine
 from lft.train.generation import answer_all, prompt_tokens
 from lft.train.lora import LoraOptions, apply_lora, target_modules
-from lft.train.make_trainer import Meanwhile, make_trainer
+from lft.train.lora_start import unchanged_base
+from lft.train.make_trainer import Meanwhile, StrategyOrder, make_trainer, run_arguments
 from lft.train.memory import translating_out_of_memory
 from lft.train.model import (
     base_precision,
@@ -42,15 +51,8 @@ from lft.train.model import (
 )
 from lft.train.progress import SayLoss
 from lft.train.rouge import mean_scores, rouge_scores
-from lft.train.strategy import (
-    CheckStrategy,
-    check_order,
-    layer_classes,
-    sharded_loading,
-    strategy_arguments,
-    usual_strategy,
-)
-from lft.train.trainer import batch_items, token_rows, training_arguments
+from lft.train.strategy import CheckStrategy, sharded_loading, usual_strategy
+from lft.train.trainer import batch_items, token_rows
 
 Prompt = str | tuple[str, str]
 """A prompt, or a prompt and the reference its answer is compared with."""
@@ -81,6 +83,8 @@ class LLMFineTuner:
         self._resolved_name: str | None = None
         self._longest: int | None = None
         self._sharded_loading: object | None = None
+        self._load_base: Callable[[], PreTrainedModel]
+        self._variant = LoraSettings()
 
     def load_tokenizer(self, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
         """Load the tokenizer alone, which is all that preparing data needs."""
@@ -96,9 +100,11 @@ class LLMFineTuner:
         precision: Precision | None = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
+        quantization: Quantization = "none",
     ) -> None:
         """Load tokenizer and base model: half precision on CUDA, float32 on a CPU, or `precision`.
 
+        With `quantization` the frozen weights are kept in 4 or 8 bits, and computed with in that precision.
         Raises PreflightError where the model cannot be had or the precision cannot work here.
         """
         self.load_tokenizer(revision=revision, trust_remote_code=trust_remote_code)
@@ -109,9 +115,11 @@ class LLMFineTuner:
         self._sharded_loading = sharded_loading(self.strategy, self.device, self.deepspeed, self.precision)
         place = device_map(self.strategy, self.device, self.rank.local_rank)
         with translating_out_of_memory():
-            self.model = load_base_model(self._resolved_name, self.precision, place, **options)
+            self.model = load_base_model(self._resolved_name, self.precision, place, quantization, **options)
+        self._load_base = partial(load_base_model, self._resolved_name, self.precision, place, quantization, **options)
         why = f": {reason}" if precision is None else ""
-        self.announce(f"model      {Path(self.model_name).name}, {self.precision} on {self.device}{why}")
+        kept = "" if quantization == "none" else f"{quantization} weights, "
+        self.announce(f"model      {Path(self.model_name).name}, {kept}{self.precision} on {self.device}{why}")
 
     def load_dataset_from_source(
         self,
@@ -146,11 +154,9 @@ class LLMFineTuner:
         if len(dataset) == 0:
             raise DataError("the data set holds no rows")
         columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns or ()) or None
-        values = {"text_columns": columns, "max_length": max_length, "loss_on": loss_on, "held_out": 0}
-        data = DataSettings.model_validate({"source": "in/memory"} | values)
-        digest = tokenizer_in_memory(tokenizer, self._longest)
+        values = {"text_columns": columns, "max_length": max_length, "loss_on": loss_on}
         work = Work(rank=self.rank, announce=self.announce)
-        prepared = prepare_source(dataset_source(dataset), data, digest, lambda: (tokenizer, self._longest), work)
+        prepared = prepare_in_memory(dataset, values, tokenizer, self._longest, work)
         audit_prepared(self._written_as(prepared), self.announce)
         return prepared.dataset(), list(prepared.manifest.columns)
 
@@ -197,16 +203,22 @@ class LLMFineTuner:
         target_modules: Sequence[str] | str | None = None,
         *,
         seed: int = 42,
+        variant: LoraSettings = LoraSettings(),  # noqa: B008  frozen
     ) -> None:
-        """Put a fresh adapter on the model, in place of any earlier one, and print how many parameters it trains."""
+        """Put a fresh adapter on the model, in place of any earlier one, and print how many parameters it trains.
+
+        `variant` holds all the other settings of an adapter (use_dora, init_lora_weights, ...).
+        """
         model = self._need_model("setup_lora")
         if self.peft_model is not None:
-            self.model = model = self.peft_model.unload()
+            self.model = model = unchanged_base(self.peft_model, self._load_base) or self.peft_model.unload()
             self.peft_model = None
         set_seed(seed)
         targets = target_modules if target_modules is not None else self.get_target_modules()
-        options = LoraOptions(r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=targets)
-        self.peft_model = apply_lora(model, options)
+        options = LoraOptions(
+            r=r, lora_alpha=lora_alpha, lora_dropout=lora_dropout, target_modules=targets, variant=variant
+        )
+        self.peft_model, self._variant = apply_lora(model, options), variant
         trained, total = self.peft_model.get_nb_trainable_parameters()
         if self.rank.is_main:
             say(f"trainable params: {trained:,} || all params: {total:,} || trainable%: {100 * trained / total:.4f}")
@@ -240,14 +252,9 @@ class LLMFineTuner:
         rows = token_rows(train_dataset, self.tokenizer.pad_token_id)
         asked = {"num_epochs": num_epochs, "batch_size": batch_size, "learning_rate": learning_rate}
         settings = TrainingSettings.model_validate(settings.model_dump() | asked)
-        check_order(self.strategy, self.rank.world_size, self.deepspeed, settings, gradient_accumulation_steps)
-        folder, layers = Path(self.output_dir), layer_classes(self.peft_model)
-        shared = strategy_arguments(
-            self.strategy, self.rank, self.device, deepspeed=self.deepspeed, precision=self.precision, layers=layers
-        )
-        arguments = training_arguments(
-            settings, gradient_accumulation_steps, folder, self.device, self.precision, shared
-        )
+        folder = Path(self.output_dir)
+        how = StrategyOrder(self.strategy, self.rank, self.device, self.deepspeed, self.precision)
+        arguments = run_arguments(self.peft_model, settings, gradient_accumulation_steps, folder, how)
         engine = make_engine(self.peft_model, self.rank, self.strategy, self.device, self.precision, settings)
         size = min(pack_size, self._longest or pack_size) if pack_size else None
         items, packing = batch_items(rows, size, settings.seed, engine)
@@ -266,6 +273,7 @@ class LLMFineTuner:
             self.precision,
             resume_from,
             meanwhile,
+            self._variant.loraplus_lr_ratio,
         )
         with translating_out_of_memory():
             trainer.train()
@@ -329,12 +337,11 @@ class LLMFineTuner:
         base = self._need_model("benchmark")
         if use_finetuned and self.peft_model is None:
             self.peft_model = load_adapter(base, Path(self.output_dir))
-        model = self.peft_model or base
+        model = (None if use_finetuned else unchanged_base(self.peft_model, self._load_base)) or self.peft_model or base
         was_training = model.training
         model.eval()
         try:
-            without = nullcontext() if use_finetuned or self.peft_model is None else self.peft_model.disable_adapter()
-            with without:
+            with model.disable_adapter() if isinstance(model, PeftModel) and not use_finetuned else nullcontext():
                 yield model
         finally:
             model.train(was_training)

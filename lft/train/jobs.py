@@ -89,6 +89,7 @@ def train(desk: Desk) -> dict[str, Any]:
         settings.lora.lora_dropout,
         None if targets == "auto" else targets,
         seed=training.seed,
+        variant=settings.lora,
     )
     desk.enter("training")
     assert finetuner.precision is not None
@@ -213,7 +214,12 @@ def _load_model(finetuner: LLMFineTuner, desk: Desk) -> None:
     precision = order.precision
     if precision is None and order.device == "cpu":
         precision = _measured_precision(finetuner, order)
-    finetuner.load_model(precision=precision, revision=model.revision, trust_remote_code=model.trust_remote_code)
+    finetuner.load_model(
+        precision=precision,
+        revision=model.revision,
+        trust_remote_code=model.trust_remote_code,
+        quantization=model.quantization,
+    )
 
 
 def _measured_precision(finetuner: LLMFineTuner, order: WorkerOrder) -> Precision:

@@ -132,10 +132,10 @@ class TrainedTokens:
         """Why the model's own logits have to be used; None where they need not."""
         base = _base(model)
         head = base.get_output_embeddings()
+        if head is not None and any(parameter.requires_grad for parameter in head.parameters()):
+            return "the output projection is trained"
         if type(head) is not nn.Linear:
             return f"the output projection is a {type(head).__name__}"
-        if any(parameter.requires_grad for parameter in head.parameters()):
-            return "the output projection is trained"
         changed = what_changes_logits(vars(base.config))
         return f"the model changes its logits by {changed}" if changed else None
 

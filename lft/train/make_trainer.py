@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
@@ -14,7 +15,7 @@ from lft.core.checkpoints import step_of, to_remove
 from lft.core.precision import Device
 from lft.core.rank import Rank
 from lft.core.run_dir import RunDir
-from lft.core.settings import Precision, TrainingSettings
+from lft.core.settings import Precision, Strategy, TrainingSettings
 from lft.data.packing import PackedRows
 from lft.data.token_rows import TokenRows
 from lft.train.batches import PackRows, PadToLongest
@@ -22,9 +23,9 @@ from lft.train.checkpoint_writer import CheckpointWriter, TellSave
 from lft.train.evaluation import HeldOutLoss
 from lft.train.loss import TrainedTokens
 from lft.train.saving import Due, SaveAndStop
-from lft.train.strategy import is_spread
+from lft.train.strategy import check_order, is_spread, layer_classes, strategy_arguments
 from lft.train.trackers import trackers_of
-from lft.train.trainer import CheckIsolation, LoraTrainer
+from lft.train.trainer import CheckIsolation, LoraTrainer, training_arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,27 @@ class Meanwhile:
     """Rows whose loss is measured as often as training.evaluate_every says."""
 
 
+class StrategyOrder(NamedTuple):
+    """How the ranks are to share the work."""
+
+    strategy: Strategy
+    rank: Rank
+    device: Device
+    deepspeed: dict[str, Any] | None
+    precision: Precision
+
+
+def run_arguments(
+    model: PeftModel, settings: TrainingSettings, accumulation: int, folder: Path, order: StrategyOrder
+) -> TrainingArguments:
+    """The Trainer's arguments, accelerate being told the strategy. Raises PreflightError where it cannot be had."""
+    strategy, rank, device, deepspeed, precision = order
+    check_order(strategy, rank.world_size, deepspeed, settings, accumulation)
+    layers = layer_classes(model)
+    shared = strategy_arguments(strategy, rank, device, deepspeed=deepspeed, precision=precision, layers=layers)
+    return training_arguments(settings, accumulation, folder, device, precision, shared)
+
+
 def make_trainer(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -51,6 +73,7 @@ def make_trainer(
     precision: Precision,
     resume_from: Path | None,
     meanwhile: Meanwhile,
+    loraplus_lr_ratio: float | None = None,
 ) -> LoraTrainer:
     """A trainer for `items`, rows or packs, which the batch sizes count; it prints nothing, callbacks say what happens."""
     is_packed = isinstance(items, PackedRows)
@@ -65,6 +88,7 @@ def make_trainer(
         precision=precision,
         writer=_writer(Path(str(arguments.output_dir)), settings, meanwhile) if rank.is_main else None,
         resume_from=resume_from,
+        loraplus_lr_ratio=loraplus_lr_ratio,
         model=model,
         args=arguments,
         data_collator=collate(int(tokenizer.pad_token_id), selects_logits=selects_logits),

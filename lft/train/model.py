@@ -7,16 +7,24 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from lft.core.errors import PreflightError
+from lft.core.lora_start import Quantization
 from lft.core.paths import looks_local, missing_path
 from lft.core.precision import Device, choose_precision
 from lft.core.settings import ModelSettings, Precision, Strategy
 from lft.data.cache import usable_cache
 from lft.train.gguf import converted_folder
 
-Place = str | dict[str, int] | None
+Place = str | dict[str, int | str] | None
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -85,8 +93,17 @@ def base_precision(resolved: str, precision: Precision | None, device: Device, *
     )
 
 
-def load_base_model(resolved: str, precision: Precision, place: Place, **options: Any) -> PreTrainedModel:
-    """The base model with frozen weights at `place`. Raises PreflightError where it cannot be had."""
+def load_base_model(
+    resolved: str, precision: Precision, place: Place, quantization: Quantization = "none", **options: Any
+) -> PreTrainedModel:
+    """The base model with frozen weights at `place`, quantized while they are loaded. Raises PreflightError.
+
+    A quantized model needs none of peft's prepare_model_for_kbit_training: nothing but adapters is trained here, which
+    are float32 anyway, and gradient checkpointing is not reentrant; float32 embeddings would only cost memory.
+    """
+    if quantization != "none":
+        options["quantization_config"] = _quantized(quantization, precision)
+        place = place or {"": "cpu"}
     model: PreTrainedModel = _had(
         AutoModelForCausalLM.from_pretrained,
         "model",
@@ -96,7 +113,24 @@ def load_base_model(resolved: str, precision: Precision, place: Place, **options
         **options,
     )
     model.requires_grad_(False)
+    for module in model.modules() if quantization == "4bit" else ():
+        # on a CPU with bf16 instructions a forward pass in evaluation would pack the weights for a product that knows no
+        # backward pass, and training after it would lose gradients without a word (bitsandbytes 0.50)
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            vars(module)["support_avx512bf16_for_cpu"] = False
     return model
+
+
+def _quantized(quantization: Quantization, precision: Precision) -> BitsAndBytesConfig:
+    """QLoRA's 4 bits: NF4, with its scales quantized too (Dettmers et al. 2023, arXiv:2305.14314). Or LLM.int8()."""
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=DTYPES[precision],
+    )
 
 
 def device_map(strategy: Strategy, device: Device, local_rank: int) -> Place:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from peft import PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
@@ -56,13 +57,14 @@ class LoraTrainer(Trainer):
         writer: CheckpointWriter | None = None,
         resume_from: Path | None = None,
         label_smoothing: float = 0.0,
+        loraplus_lr_ratio: float | None = None,
         **options: Any,
     ) -> None:
         self.label_smoothing = label_smoothing
         loss = trained_tokens.global_batch_loss if trained_tokens else self._logits_loss
         super().__init__(train_dataset=items, compute_loss_func=loss, **options)
         self.rank, self.items, self.group_by_length = rank, items, group_by_length
-        self.trained_tokens = trained_tokens
+        self.trained_tokens, self.loraplus_lr_ratio = trained_tokens, loraplus_lr_ratio
         self.precision, self.writer, self.resume_from = precision, writer, resume_from
         self.done = read_state(resume_from) if resume_from else None
         """Where the run goes on from."""
@@ -93,6 +95,18 @@ class LoraTrainer(Trainer):
         group = global_batch if self.group_by_length else 0
         sampler = RankBatchSampler(self.items.lengths, micro_batch, self.rank, self.args.seed, group)
         return EpochLoader(self.items, batch_sampler=sampler, collate_fn=self.data_collator)  # type: ignore[arg-type]
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """The Trainer's, or with LoRA+ (Hayou et al. 2024, arXiv:2402.12354) one whose B matrices learn faster."""
+        if self.loraplus_lr_ratio is None or self.optimizer is not None:
+            return super().create_optimizer(model)
+        trained: Any = model if model is not None else self.model
+        kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
+        options |= {"loraplus_lr_ratio": self.loraplus_lr_ratio, "loraplus_weight_decay": self.args.weight_decay}
+        self.optimizer = create_loraplus_optimizer(trained, kind, **options)
+        groups = self.optimizer.param_groups  # DeepSpeed cannot flatten one without parameters
+        groups[:] = [group for group in groups if group["params"]]
+        return self.optimizer
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Take a snapshot, on all ranks; rank 0 writes it while training goes on."""

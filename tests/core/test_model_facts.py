@@ -133,7 +133,7 @@ def test_a_gguf_file_has_the_facts_of_the_model_it_is_turned_into(tmp_path: Path
     write_gguf(tmp_path / "model.gguf", config)
     facts = known(tmp_path / "model.gguf")
     expected = facts_from({**config.to_dict(), "model_type": "llama"}, header_of(on_meta(config)))
-    different = {"linear_layers", "checkpoint_bytes", "checkpoint_type", "max_positions"}
+    different = {"linear_layers", "modules", "checkpoint_bytes", "checkpoint_type", "max_positions"}
     assert facts.model_dump(exclude=different) == expected.model_dump(exclude=different)
     lora = LoraSettings(target_modules="all-linear")
     assert facts.trained_parameters(lora) == expected.trained_parameters(lora)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lft.launch.submission import job_ids
-from tests.slurm_cluster.jobs import RUN_FILE, Site
+from tests.slurm_cluster.jobs import RUN_FILE, Site, Submitted
 
 LATER = ("--set", 'slurm.directives=["--begin=now+1hour"]')
 HOSTILE = 'it\'s "a" $(touch pwned) %j \\ `x`\n#SBATCH --nodes=99 é'
@@ -102,3 +102,19 @@ def test_a_step_that_is_not_the_plans_is_refused(
     assert done.returncode == code
     assert words in done.stderr
     assert not (tmp_path / "out" / "run" / "attempt-0").exists()
+
+
+@pytest.mark.long
+def test_a_sweep_is_submitted_as_one_array_whose_runs_have_names_to_read(site: Site, tmp_path: Path) -> None:
+    run_file = tmp_path / "run.yaml"
+    text = RUN_FILE.format(model=site.model, data=site.data, nodes=1, steps=3)
+    run_file.write_text(text + "sweep: {lora.r: [2, 4], lora.use_dora: [true]}\n")
+    done = site.lft("sweep", run_file, "--output-dir", "out", "--submit", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = ["r-2_use_dora-true", "r-4_use_dora-true"]
+    for name in names:
+        Submitted(site, tmp_path / "out" / name, "").done()
+        assert (tmp_path / "out" / name / "adapter_model.safetensors").exists()
+    table = site.lft("sweep", run_file, "--output-dir", "out", "--results", cwd=tmp_path).stdout
+    assert all(any(name in line and "3 steps" in line for line in table.splitlines()) for name in names)
+    assert "lora.r=4" in site.lft("status", tmp_path / "out", cwd=tmp_path).stdout

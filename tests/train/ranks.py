@@ -42,10 +42,10 @@ def make_order(
         name: changes.pop(name) for name in ("precision", "resume_from", "deepspeed", "launch") if name in changes
     }
     global_batch = changes.pop("global_batch", GLOBAL_BATCH)
-    lora = {"lora_dropout": changes.pop("lora_dropout", 0.0), "r": 4}
+    lora = {"lora_dropout": changes.pop("lora_dropout", 0.0), "r": 4} | changes.pop("lora", {})
     settings = RunSettings.model_validate(
         {
-            "model": {"name": str(model)},
+            "model": {"name": str(model), "quantization": changes.pop("quantization", "none")},
             "data": {"source": str(data), "max_length": 96, "held_out": 3},
             "lora": lora,
             "training": training | changes,
