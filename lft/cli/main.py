@@ -12,6 +12,7 @@ from lft.cli.lazy_group import LazyGroup
 from lft.core.errors import BUG, DONE, FORCED, PREFLIGHT, SETTINGS, STOPPED, LftError
 
 VERBS = {
+    "init": "Write a run file from a few answers, or from another project's.",
     "launch": "Plan, start, watch and finish a run.",
     "submit": "Submit a run to SLURM.",
     "doctor": "Check the nodes of a SLURM allocation.",

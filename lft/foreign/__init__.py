@@ -1,1 +1,1 @@
-"""Configurations of other projects, translated: a table for each project, and one engine that applies them. No I/O but reading."""
+"""Configurations of other projects, translated: a table for each, and one engine that applies them."""

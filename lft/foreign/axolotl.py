@@ -3,9 +3,9 @@
 from typing import Any
 
 from lft.foreign.axolotl_data import datasets, pretraining
+from lft.foreign.deepspeed import deepspeed
 from lft.foreign.draft import AS_IN_LFT, Draft, Rule, all_of, choice, fixed, missing, needless, refused, to
 from lft.foreign.fsdp import FSDP, fsdp
-from lft.foreign.deepspeed import deepspeed
 from lft.foreign.trainer_arguments import (
     OPTIMIZERS,
     OTHER_OPTIMIZER,
@@ -142,65 +142,82 @@ def rows_too_long(draft: Draft, value: Any) -> None:
 
 NEEDLESS = {
     OWN_KERNELS: "flash_attention xformers_attention sdp_attention sdpa_varlen flex_attention flex_attn_compile_kwargs"
-    " eager_attention sage_attention attn_implementation flash_attn_cross_entropy flash_attn_rms_norm flash_attn_fuse_mlp"
-    " flash_optimum flash_attn_d512 large_head_attention lora_mlp_kernel lora_qkv_kernel lora_o_kernel lora_embedding_kernel"
+    " eager_attention sage_attention attn_implementation flash_attn_cross_entropy flash_attn_rms_norm"
+    " flash_attn_fuse_mlp"
+    " flash_optimum flash_attn_d512 large_head_attention lora_mlp_kernel lora_qkv_kernel lora_o_kernel"
+    " lora_embedding_kernel"
     " chunked_cross_entropy chunked_cross_entropy_num_chunks cut_cross_entropy liger_fused_linear_cross_entropy"
     " liger_cross_entropy unsloth_lora_mlp unsloth_lora_qkv unsloth_lora_o use_kernels fused_attn_kernel"
     " gemma4_hybrid_attn_impl lora_fan_in_fan_out pretrain_multipack_attn use_dsv4_kernels use_glm_dsa_kernels",
     OWN_LOADING: "dataset_processes dataset_num_proc dataset_keep_in_memory skip_prepare_dataset dataset_shard_num"
     " dataset_shard_idx num_dataset_shards_to_save pretrain_multipack_buffer_size streaming_multipack_buffer_size",
     "tokens are kept in lft's cache, named by content": "dataset_prepared_path",
-    "the model's own files say which classes to use": "model_type tokenizer_type processor_type tokenizer_use_fast tokenizer_legacy"
-    " is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_qwen_derived_model tokenizer_save_jinja_files",
+    "the model's own files say which classes to use": "model_type tokenizer_type processor_type tokenizer_use_fast"
+    " tokenizer_legacy"
+    " is_falcon_derived_model is_llama_derived_model is_mistral_derived_model is_qwen_derived_model"
+    " tokenizer_save_jinja_files",
     "packs are made by best fit over all rows; held-out rows are measured alike": "eval_sample_packing"
-    " sample_packing_eff_est sample_packing_group_size sample_packing_bin_size sample_packing_sequentially total_num_tokens"
-    " total_supervised_tokens sample_packing_seq_len_multiplier multipack_real_batches sample_packing_mp_start_method batch_flattening",
+    " sample_packing_eff_est sample_packing_group_size sample_packing_bin_size sample_packing_sequentially"
+    " total_num_tokens"
+    " total_supervised_tokens sample_packing_seq_len_multiplier multipack_real_batches"
+    " sample_packing_mp_start_method batch_flattening",
     "lft pads no more than a batch needs": "pad_to_sequence_len pad_to_multiple_of",
-    "held-out rows are measured in batches that fit": "eval_batch_size eval_sequence_len eval_table_size eval_max_new_tokens"
+    "held-out rows are measured in batches that fit": "eval_batch_size eval_sequence_len eval_table_size"
+    " eval_max_new_tokens"
     " do_causal_lm_eval eval_causal_lm_metrics do_bench_eval bench_dataset bench_split",
     "a loss that is not finite stops the run by itself": "loss_watchdog_threshold loss_watchdog_patience",
     "plugins choose kernels, which lft does by itself": "plugins",
     "what lft accepts is strict: an unknown key is an error": "strict",
-    "lft loads straight to the device": "base_model_ignore_patterns low_cpu_mem_usage experimental_skip_move_to_device device device_map max_memory gpu_memory_limit"
+    "lft loads straight to the device": "base_model_ignore_patterns low_cpu_mem_usage"
+    " experimental_skip_move_to_device device device_map max_memory gpu_memory_limit"
     " qlora_sharded_model_loading lora_on_cpu torchdistx_path",
     "lft starts its ranks itself": "ddp world_size local_rank use_ray ray_num_workers resources_per_worker",
     "the token comes from `hf auth login` or HF_TOKEN": "hf_use_auth_token",
     "rows are shuffled by training.seed": "shuffle_merged_datasets shuffle_before_merging_datasets",
     "lft knows the end of an answer from the template and trains it": "eot_tokens train_on_eot fix_untrained_tokens",
     "after running out of memory lft says which run fits": "gc_steps gc_collect_steps",
-    "only for looking into axolotl": "test_value debug is_preprocess profiler_steps profiler_steps_start include_tkps use_otel_metrics"
+    "only for looking into axolotl": "test_value debug is_preprocess profiler_steps profiler_steps_start"
+    " include_tkps use_otel_metrics"
     " otel_metrics_host otel_metrics_port save_first_step axolotl_config_path merge_method merge_lora",
     "FSDP is PyTorch's second version": "fsdp_version fsdp_final_state_dict_type",
-    "the base's numbers in the number type of launch.precision": "float32 fp32_norms fp32_norm_classes embeddings_skip_upcast",
+    "the base's numbers in the number type of launch.precision": "float32 fp32_norms fp32_norm_classes"
+    " embeddings_skip_upcast",
     "lft goes on by itself from the newest checkpoint": "auto_resume_from_checkpoints",
     "lft changes no vocabulary": "mean_resizing_embeddings shrink_embeddings",
 }
 MISSING = {
     "no reports to services; the figures are in run/report.json and in the events of the run": "wandb_project wandb_entity"
-    " wandb_watch wandb_name wandb_log_model wandb_run_id wandb_mode use_wandb use_tensorboard use_mlflow mlflow_tracking_uri"
+    " wandb_watch wandb_name wandb_log_model wandb_run_id wandb_mode use_wandb use_tensorboard use_mlflow"
+    " mlflow_tracking_uri"
     " mlflow_experiment_name mlflow_run_name use_comet comet_project_name trackio_project_name trackio_run_name"
-    " trackio_space_id use_swanlab swanlab_project swanlab_experiment_name swanlab_description swanlab_mode swanlab_workspace"
+    " trackio_space_id use_swanlab swanlab_project swanlab_experiment_name swanlab_description swanlab_mode"
+    " swanlab_workspace"
     " swanlab_log_model swanlab_log_completions swanlab_completion_log_interval swanlab_completion_max_buffer"
     " swanlab_api_key swanlab_lark_webhook_url swanlab_lark_secret",
-    "tokens keep the tokenizer's own roles, and none is added": "special_tokens tokens added_tokens_overrides tokenizer_config"
+    "tokens keep the tokenizer's own roles, and none is added": "special_tokens tokens added_tokens_overrides"
+    " tokenizer_config"
     " resize_token_embeddings_to_32x tokenizer_use_mistral_common",
     "the model's own configuration is used": "overrides_of_model_config model_config base_model_config cls_model_config"
     " model_quantization_config model_quantization_config_kwargs use_onebitllms",
     "activations stay on the device; gradient checkpointing saves memory": "activation_offloading layer_offloading"
     " selective_checkpointing tiled_mlp tiled_mlp_num_shards tiled_mlp_use_original_mlp",
-    "lft trains the adapter alone": "unfrozen_parameters lora_target_parameters embedding_lr embedding_lr_scale lr_groups"
+    "lft trains the adapter alone": "unfrozen_parameters lora_target_parameters embedding_lr embedding_lr_scale"
+    " lr_groups"
     " peft_trainable_token_indices peft_layer_replication loraplus_lr_embedding lora_rank_pattern lora_alpha_pattern",
     "the run does not stop early; training.keep_best keeps the best checkpoint": "early_stopping_patience",
-    "every row is trained from its own beginning": "use_pose pose_split_on_token_ids pose_max_context_len pose_num_chunks",
+    "every row is trained from its own beginning": "use_pose pose_split_on_token_ids pose_max_context_len"
+    " pose_num_chunks",
     "repeated rows are trained; the label audit counts them": "dataset_exact_deduplication",
     "short rows are trained too": "min_sample_len",
     "texts only": "freeze_mm_modules image_size image_resize_algorithm processor_kwargs",
-    "the learning rate falls to 0": "cosine_min_lr_ratio cosine_constant_lr_ratio eta_min lr_div_factor lr_quadratic_warmup"
+    "the learning rate falls to 0": "cosine_min_lr_ratio cosine_constant_lr_ratio eta_min lr_div_factor"
+    " lr_quadratic_warmup"
     " jagged_restart_steps jagged_restart_warmup_steps jagged_restart_anneal_steps",
     "held-out rows come from the training data: data.held_out": "test_datasets",
     "the data set is not uploaded": "push_dataset_to_hub",
     "mixtures of experts are trained as transformers has them": "quantize_moe_experts experts_implementation use_scattermoe"
-    " use_sonicmoe llama4_linearized_experts expert_parallel_size expert_parallel_num_nvl_bytes expert_parallel_token_capacity",
+    " use_sonicmoe llama4_linearized_experts expert_parallel_size expert_parallel_num_nvl_bytes"
+    " expert_parallel_token_capacity",
     "no sequence or tensor parallelism: ranks share rows, or the model by zero3 or fsdp": "sequence_parallel_degree"
     " context_parallel_size heads_k_stride ring_attn_func tensor_parallel_size dp_shard_size dp_replicate_size",
     "computes in 16 or 32 bits": "fp8 fp8_enable_fsdp_float8_all_gather",

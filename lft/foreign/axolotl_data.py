@@ -1,8 +1,9 @@
 """axolotl's data sets: what their types mean by the names of columns."""
 
+from collections.abc import Callable
 from typing import Any
 
-from lft.foreign.draft import Draft
+from lft.foreign.draft import EMPTY, OFF, Draft
 from lft.foreign.values import is_off, names, text
 
 RECOGNISED = "lft recognises rows by their columns and writes them in the tokenizer's chat template"
@@ -24,6 +25,11 @@ NEEDLESS = {
     "conversation": "the tokenizer's chat template is used",
     "chat_template": "the tokenizer's chat template is used; data.chat_template takes one of your own (Jinja)",
 }
+MISSING = {
+    "shards": "all rows are used; data.num_samples takes the first ones, a weight below 1 a share",
+    "drop_system_message": "system texts stay",
+}
+UNKNOWN = "lft does not know this key of a data set; lft data inspect shows what becomes of the rows"
 """Of a data set."""
 ALPACA_LIKE = (
     "alpaca",
@@ -46,7 +52,7 @@ def datasets(draft: Draft, value: Any) -> None:
         inside = (*key, str(number)) if isinstance(value, list) else key
         if not isinstance(each, dict):
             each = {"path": each}
-        _one(draft, each, inside, sources, alone=len(found) == 1)
+        sources.append({"source": _one(draft, each, inside, alone=len(found) == 1)})
     draft.key = key
     set_sources(draft, sources)
 
@@ -69,41 +75,30 @@ def set_sources(draft: Draft, sources: list[dict[str, Any]]) -> None:
         draft.sources["data.source"] = f"{draft.file.place(draft.key)} {draft.key[-1]}"
 
 
-def _one(
-    draft: Draft, each: dict[str, Any], inside: tuple[str, ...], sources: list[dict[str, Any]], *, alone: bool
-) -> None:
-    path = text(each.get("path", ""))
+def _one(draft: Draft, each: dict[str, Any], inside: tuple[str, ...], *, alone: bool) -> str:
+    """Note what becomes of each key of a data set; returns its name."""
     for name, value in each.items():
         draft.key = (*inside, str(name))
         if value is None:
-            draft.drop("empty")
-        elif name == "path":
-            source = _source(each, path)
-            sources.append({"source": source})
-            draft.agree("data.source", source)
-        elif name == "data_files":
-            _files(draft, path, value)
-        elif name in ("name", "split", "revision"):
-            _of_hub(draft, {"name": "data.config"}.get(name, f"data.{name}"), value, alone=alone)
-        elif name == "type":
-            _type(draft, each, value, alone=alone)
-        elif name in ("field_messages", "field", "text_column"):
-            _column(draft, value, alone=alone)
-        elif name == "roles_to_train":
-            _roles(draft, value)
+            draft.drop(EMPTY)
+        elif name in _READ:
+            _READ[name](draft, each, value, alone)
         elif name in NEEDLESS:
             draft.drop(NEEDLESS[name])
         elif is_off(value):
-            draft.drop("not wanted, as by default")
-        elif name == "shards":
-            draft.lack("all rows are used; data.num_samples takes the first ones, a weight below 1 a share")
+            draft.drop(OFF)
         else:
-            draft.lack("lft does not know this key of a data set; see what lft data inspect shows of the rows")
+            draft.lack(MISSING.get(name, UNKNOWN))
+    return _source(each)
 
 
-def _source(each: dict[str, Any], path: str) -> str:
+def _path(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None:
+    draft.agree("data.source", _source(each))
+
+
+def _source(each: dict[str, Any]) -> str:
     """`path: json` with `data_files` means the files."""
-    files = each.get("data_files")
+    path, files = text(each.get("path", "")), each.get("data_files")
     if path in ("json", "csv", "text", "parquet", "arrow") and files:
         return _local(names(files)[0])
     return _local(path) if each.get("ds_type") and "." in path.rsplit("/", 1)[-1] else path
@@ -113,9 +108,9 @@ def _local(path: str) -> str:
     return path if path.startswith((".", "/", "~")) or "://" in path else f"./{path}"
 
 
-def _files(draft: Draft, path: str, value: Any) -> None:
+def _files(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None:
     files = names(value)
-    if path in ("json", "csv", "text", "parquet", "arrow"):
+    if each.get("path") in ("json", "csv", "text", "parquet", "arrow"):
         draft.agree("data.source", _local(files[0]))
         if len(files) > 1:
             draft.lack(f"only {files[0]} is used; make data.source a list of {{source}}, or a pattern")
@@ -125,8 +120,10 @@ def _files(draft: Draft, path: str, value: Any) -> None:
         draft.lack("data.data_files takes one name or pattern; all files are used")
 
 
-def _of_hub(draft: Draft, setting: str, value: Any, *, alone: bool) -> None:
-    """lft has one configuration, split and revision for all sources."""
+def _of_hub(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None:
+    """There is one configuration, split and revision for all sources."""
+    name = draft.key[-1]
+    setting = "data.config" if name == "name" else f"data.{name}"
     if draft.settings.get(setting, "train" if setting == "data.split" else None) == value:
         draft.agree(setting, text(value))
     elif alone or setting not in draft.settings:
@@ -135,14 +132,14 @@ def _of_hub(draft: Draft, setting: str, value: Any, *, alone: bool) -> None:
         draft.lack(f"{setting} is one for all sources: {draft.settings[setting]}")
 
 
-def _column(draft: Draft, value: Any, *, alone: bool) -> None:
+def _column(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None:
     if alone:
         draft.set("data.text_columns", [text(value)])
     else:
         draft.drop("recognised by its name and content; data.text_columns is one for all sources")
 
 
-def _roles(draft: Draft, value: Any) -> None:
+def _roles(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None:
     trained = {role.lower() for role in names(value)}
     if trained <= {"assistant", "gpt", "model"}:
         draft.drop("lft trains every turn of the assistant, too")
@@ -150,7 +147,7 @@ def _roles(draft: Draft, value: Any) -> None:
         draft.lack("lft trains the assistant's turns, or with data.loss_on: all everything")
 
 
-def _type(draft: Draft, each: dict[str, Any], value: Any, *, alone: bool) -> None:
+def _type(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None:
     """How rows become text."""
     if isinstance(value, dict):
         _own_prompts(draft, value, alone=alone)
@@ -165,7 +162,8 @@ def _type(draft: Draft, each: dict[str, Any], value: Any, *, alone: bool) -> Non
         draft.lack("segments that say themselves whether they are trained; write them as messages with weight 0 or 1")
     elif family in ALPACA_LIKE:
         draft.lack(
-            "instruction, input and output are recognised, and written in the tokenizer's chat template, not in the words "
+            "instruction, input and output are recognised, and written in the tokenizer's chat template, not in the"
+            " words"
             "'Below is an instruction ...'; data.prompt_template takes words of your own"
         )
     else:
@@ -212,3 +210,14 @@ def _own_prompts(draft: Draft, given: dict[str, Any], *, alone: bool) -> None:
 def _doubled(words: str) -> str:
     """Braces that name no column, as templates have them."""
     return words.replace("{", "{{").replace("}", "}}")
+
+
+_READ: dict[str, Callable[[Draft, dict[str, Any], Any, bool], None]] = {
+    "path": _path,
+    "data_files": _files,
+    **dict.fromkeys(("name", "split", "revision"), _of_hub),
+    "type": _type,
+    **dict.fromkeys(("field_messages", "field", "text_column"), _column),
+    "roles_to_train": _roles,
+}
+"""Keys of a data set that become settings; each with the data set, the value, and whether it is the only data set."""

@@ -136,7 +136,8 @@ _TABLE: dict[str, Rule] = {
             " gradient_predivide_factor seq_parallel_communication_data_type",
             "the loss is scaled by itself in fp16": "fp16.* bf16.*",
             "AdamW has its ordinary arguments": "optimizer.params.* scheduler.params.*",
-            "lft shows and keeps progress by itself": "steps_per_print wall_clock_breakdown flops_profiler memory_breakdown"
+            "lft shows and keeps progress by itself": "steps_per_print wall_clock_breakdown flops_profiler"
+            " memory_breakdown"
             " dump_state tensorboard wandb csv_monitor comms_logger monitor_config comms_config",
             "a remark": "_comment comment",
             "lft decides where activations are computed again": "activation_checkpointing",
@@ -149,7 +150,8 @@ _TABLE: dict[str, Rule] = {
             "computes in 16 or 32 bits": "fp8 float8 amp torch_autocast",
             "no tensor or sequence parallelism": "tensor_parallel autotp_size sequence_parallel_size pipeline",
             "not compiled; the results are the same": "compile",
-            "an optimizer of its own": "data_efficiency curriculum_learning progressive_layer_drop eigenvalue elasticity autotuning",
+            "an optimizer of its own": "data_efficiency curriculum_learning progressive_layer_drop eigenvalue"
+            " elasticity autotuning",
         },
     ),
 }

@@ -1,13 +1,10 @@
-"""A translation under way: settings with where they come from, and what becomes of every key. And the rules tables are made of."""
+"""A translation under way: settings with where they come from, what becomes of every key, and the rules of tables."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
-
-from lft.core.settings import RunSettings
-from lft.core.settings_file import expectation
+from lft.core.setting import default_of, is_setting, refusal
 from lft.foreign.document import ForeignFile, KeyPath
 from lft.foreign.values import is_off, shown, text
 
@@ -181,36 +178,3 @@ def choice(setting: str, known: Mapping[str, Any], effect: str) -> Rule:
 def all_of(rule: Callable[[str], Rule], reasons: Mapping[str, str]) -> dict[str, Rule]:
     """A table of one kind of rule: reason -> the keys it holds for, separated by spaces."""
     return {key: rule(reason) for reason, keys in reasons.items() for key in keys.split()}
-
-
-def is_setting(setting: str) -> bool:
-    """Whether lft has it."""
-    return _field(setting) is not None
-
-
-def default_of(setting: str) -> Any:
-    """What lft does where nothing is said."""
-    found = _field(setting)
-    return None if found is None else found.default
-
-
-def refusal(setting: str, value: Any) -> str:
-    """What a setting takes, where that is not `value`; else nothing."""
-    found = _field(setting)
-    assert found is not None, setting
-    try:
-        TypeAdapter(found.rebuild_annotation()).validate_python(value)
-    except ValidationError:
-        return expectation(tuple(setting.split(".")))
-    return ""
-
-
-def _field(setting: str) -> Any:
-    model: Any = RunSettings
-    *sections, last = setting.split(".")
-    for section in sections:
-        found = model.model_fields.get(section)
-        model = found.annotation if found else None
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            return None
-    return model.model_fields.get(last)

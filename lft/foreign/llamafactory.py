@@ -112,7 +112,7 @@ def bits(draft: Draft, value: Any) -> None:
 
 
 def revision(draft: Draft, value: Any) -> None:
-    """main is the default."""
+    """Main is the default."""
     draft.drop(AS_IN_LFT) if value == "main" else draft.set("model.revision", text(value))
 
 
@@ -132,20 +132,24 @@ NEEDLESS = {
     " use_reentrant_gc block_diag_attn bias_activation_fusion apply_rope_fusion recompute_granularity",
     OWN_LOADING: "preprocessing_num_workers preprocessing_batch_size buffer_size data_shared_file_system overwrite_cache",
     "tokens are kept in lft's cache, named by content": "tokenized_path cache_dir",
-    "lft loads straight to the device": "low_cpu_mem_usage device_map offload_folder infer_backend infer_dtype use_kv_cache"
+    "lft loads straight to the device": "low_cpu_mem_usage device_map offload_folder infer_backend infer_dtype"
+    " use_kv_cache"
     " compute_dtype quantization_device_map",
     "the model's own files say which tokenizer to use": "use_fast_tokenizer model_max_length",
     "lft uploads the adapter": "export_dir export_size export_device export_legacy_format export_hub_model_id"
     " export_quantization_bit export_quantization_dataset export_quantization_nsamples export_quantization_maxlen",
     "the token comes from `hf auth login` or HF_TOKEN": "hf_hub_token ms_hub_token om_hub_token",
-    "lft starts its ranks itself": "ray_num_workers ray_init_kwargs ray_run_name ray_storage_path resources_per_worker placement_strategy"
+    "lft starts its ranks itself": "ray_num_workers ray_init_kwargs ray_run_name ray_storage_path"
+    " resources_per_worker placement_strategy"
     " master_addr master_port",
-    "lft benchmark compares base and tuned model on held-out rows": "predict_with_generate compute_accuracy eval_on_each_dataset"
+    "lft benchmark compares base and tuned model on held-out rows": "predict_with_generate compute_accuracy"
+    " eval_on_each_dataset"
     " eval_num_beams max_new_tokens temperature top_p top_k do_sample num_beams repetition_penalty",
     "padding is never trained": "ignore_pad_token_for_loss",
     "lft says this by itself": "print_param_status include_effective_tokens_per_second enable_torch_profiler",
     "a new adapter is made": "create_new_adapter",
-    "needed for what lft does not do": "pissa_iter pissa_convert quantization_method quantization_type loraplus_lr_embedding",
+    "needed for what lft does not do": "pissa_iter pissa_convert quantization_method quantization_type"
+    " loraplus_lr_embedding",
     "where the data sets are": "dataset_dir media_dir",
     "texts only": "image_max_pixels image_min_pixels video_max_pixels video_min_pixels video_fps video_maxlen"
     " freeze_vision_tower freeze_multi_modal_projector freeze_language_model audio_sampling_rate use_audio_in_video",
@@ -158,21 +162,28 @@ MISSING = {
     "no system text is added to rows that have none": "default_system",
     "the chat template gets its own default arguments": "enable_thinking preserve_thinking",
     "lft starts a new adapter; it goes on only with runs of its own": "adapter_name_or_path adapter_folder",
-    "the vocabulary stays as it is": "resize_vocab add_tokens add_special_tokens new_special_tokens_config split_special_tokens",
-    "the model as it was published": "rope_scaling mixture_of_depths moe_aux_loss_coef train_from_scratch use_llama_pro",
+    "the vocabulary stays as it is": "resize_vocab add_tokens add_special_tokens new_special_tokens_config"
+    " split_special_tokens",
+    "the model as it was published": "rope_scaling mixture_of_depths moe_aux_loss_coef train_from_scratch"
+    " use_llama_pro",
     "quantized once, as nf4": "double_quantization",
     "trained with AdamW": "use_galore use_apollo use_badam use_adam_mini use_muon",
     "another loss than cross entropy": "use_dft_loss use_asft_loss asft_alpha use_eaft_loss eaft_alpha",
-    "no reports to services; the figures are in run/report.json": "use_swanlab swanlab_project swanlab_workspace swanlab_run_name"
+    "no reports to services; the figures are in run/report.json": "use_swanlab swanlab_project swanlab_workspace"
+    " swanlab_run_name"
     " swanlab_mode swanlab_api_key swanlab_logdir",
     "the run does not stop early; training.keep_best keeps the best checkpoint": "early_stopping_steps",
     "computes in 16 or 32 bits": "fp8 fp8_backend fp8_enable_fsdp_float8_all_gather",
     "the adapter is trained as float32": "pure_bf16",
-    "lft starts its ranks itself, on NVIDIA GPUs or CPUs": "use_kt kt_config kt_cpu_activation kt_weight_path kt_non_expert_weight_path use_mca use_megatron_bridge use_hyper_parallel"
-    " tensor_model_parallel_size pipeline_model_parallel_size expert_model_parallel_size context_parallel_size sequence_parallel"
+    "lft starts its ranks itself, on NVIDIA GPUs or CPUs": "use_kt kt_config kt_cpu_activation kt_weight_path"
+    " kt_non_expert_weight_path use_mca use_megatron_bridge use_hyper_parallel"
+    " tensor_model_parallel_size pipeline_model_parallel_size expert_model_parallel_size context_parallel_size"
+    " sequence_parallel"
     " use_distributed_optimizer overlap_param_gather overlap_grad_reduce moe_grouped_gemm moe_token_dispatcher_type",
-    "the part of another method": "galore_layerwise galore_target galore_rank galore_scale apollo_layerwise apollo_target apollo_rank"
-    " apollo_scale apollo_scale_type badam_mode badam_switch_mode badam_switch_interval badam_verbose freeze_trainable_layers"
+    "the part of another method": "galore_layerwise galore_target galore_rank galore_scale apollo_layerwise"
+    " apollo_target apollo_rank"
+    " apollo_scale apollo_scale_type badam_mode badam_switch_mode badam_switch_interval badam_verbose"
+    " freeze_trainable_layers"
     " freeze_trainable_modules freeze_extra_modules oft_block_size oft_target oft_rank module_dropout",
 }
 LLAMAFACTORY: dict[str, Rule] = {

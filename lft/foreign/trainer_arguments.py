@@ -184,8 +184,10 @@ NEEDLESS = {
     " local_rank full_determinism accelerator_config",
     GOES_ON: "resume_from_checkpoint overwrite_output_dir ignore_data_skip restore_callback_states_from_checkpoint"
     " enable_jit_checkpoint",
-    "lft shows and keeps progress, loss and speed by itself": "log_level log_level_replica logging_strategy logging_first_step"
-    " log_on_each_node logging_nan_inf_filter disable_tqdm include_num_input_tokens_seen include_tokens_per_second debug"
+    "lft shows and keeps progress, loss and speed by itself": "log_level log_level_replica logging_strategy"
+    " logging_first_step"
+    " log_on_each_node logging_nan_inf_filter disable_tqdm include_num_input_tokens_seen include_tokens_per_second"
+    " debug"
     " skip_memory_metrics plot_loss run_name logging_dir",
     "the token comes from `hf auth login` or HF_TOKEN, never from a file": "hub_token",
     "lft uploads once, when the run has finished": "hub_strategy hub_always_push",

@@ -1,4 +1,4 @@
-"""TRL's configuration of SFT (`trl sft --config`, as of July 2026), and the recipes of the alignment handbook, which are of its form."""
+"""TRL's configuration of SFT (`trl sft --config`, as of July 2026), whose form the alignment handbook's recipes share."""
 
 from typing import Any
 
@@ -69,7 +69,7 @@ def _of_source(draft: Draft, name: str, given: Any) -> None:
 
 
 def _one_split(draft: Draft, inside: tuple[str, ...], splits: set[tuple[Any, Any]]) -> None:
-    """lft has one configuration and one split for all sources."""
+    """Lft has one configuration and one split for all sources."""
     draft.key = inside
     if len(splits) > 1:
         draft.lack("data.config and data.split are one for all sources; name files of your own, made of those splits")
@@ -129,7 +129,7 @@ def targets(draft: Draft, value: Any) -> None:
 
 
 def revision(draft: Draft, value: Any) -> None:
-    """main is the default."""
+    """Main is the default."""
     draft.drop(AS_IN_LFT) if value == "main" else draft.set("model.revision", text(value))
 
 
@@ -211,7 +211,8 @@ def trl_defaults(draft: Draft) -> None:
         draft.defaults.append("use_peft: without it TRL trains all weights; lft trains a LoRA adapter")
     if "data.loss_on" not in draft.settings:
         draft.defaults.append(
-            "data.loss_on: TRL trains conversations whole unless assistant_only_loss is set; lft trains the assistant's turns"
+            "data.loss_on: TRL trains conversations whole unless assistant_only_loss is set; lft trains the"
+            " assistant's turns"
         )
     values = {
         "lora.r": 16,
