@@ -1,7 +1,7 @@
 """The questions of lft init: what is still open is asked, and what is answered is looked at while the next one is asked."""
 
 import re
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from pathlib import Path
 from shutil import which
 
@@ -25,7 +25,7 @@ FIRST_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_NAME = re.compile(r"^[\w][\w.-]*(/[\w][\w.-]*)?$", re.ASCII)
 HERE, SLURM = "here", "slurm"
 MOST_FILES = 5
-Entries = MutableMapping[str, Entry]
+Entries = dict[str, Entry]
 
 
 def usable_model(name: str) -> str:

@@ -19,10 +19,10 @@ from lft.plan.aims import Lengths
 
 SECONDS = 3.0
 """At most, for reading rows; what is not read is estimated by the bytes that were."""
-BYTES_A_TOKEN = 4.0
-"""Of English text, in the tokenizers of today; used where the model's own is not at hand."""
-TOKENS_A_TURN = 6
-"""What chat templates add around each turn, about."""
+BYTES_A_TOKEN = 3.0
+"""Where the model's tokenizer is not at hand: English has some 4, code and Chinese some 3."""
+TOKENS_A_TURN, TOKENS_A_ROW = 6, 24
+"""What chat templates add around each turn, and with a system text of their own, about."""
 SAMPLE = 200
 """Rows that the tokenizer is tried on."""
 MOST_SHARE = 0.99
@@ -49,7 +49,7 @@ class DataLook:
         unused = f"; not used: {', '.join(self.unused)}" if self.unused else ""
         found = [f"  rows       {told}{counted(self.rows, 'row')}, read as {self.row_format.describe()}{unused}"]
         if self.lengths is not None:
-            how = "a sample tokenized" if self.is_measured else f"{BYTES_A_TOKEN:.0f} bytes a token"
+            how = "a sample was tokenized" if self.is_measured else f"{BYTES_A_TOKEN:.0f} bytes taken for a token"
             longest, most = about(self.lengths.longest), about(self.lengths.most)
             found.append(f"  length     the longest row has about {longest} tokens, 99 of 100 at most {most} ({how})")
         if self.bad:
@@ -137,7 +137,7 @@ def _lengths(tally: _Tally, tokenizer: Any) -> tuple[Lengths | None, bool]:
         tokens = sum(len(each.ids) for each in tokenizer.encode_batch_fast(texts, add_special_tokens=False))
         bytes_a_token = sum(len(text.encode()) for text in texts) / max(tokens, 1)
     lengths = sorted(
-        round(size / bytes_a_token) + turns * TOKENS_A_TURN
+        round(size / bytes_a_token) + turns * TOKENS_A_TURN + TOKENS_A_ROW
         for size, turns in zip(tally.sizes, tally.turns, strict=True)
     )
     most = lengths[min(int(MOST_SHARE * len(lengths)), len(lengths) - 1)]

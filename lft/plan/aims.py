@@ -110,6 +110,6 @@ def _length(aim: str, model: ModelFacts | UnknownModel, lengths: Lengths | None)
 
 def everyone_changes() -> dict[str, Any]:
     """The settings that are written whatever they are, since everyone changes them, with their defaults."""
-    names = ("data.max_length", "data.held_out", "lora.r", "lora.lora_alpha")
+    names: tuple[str, ...] = ("data.max_length", "data.held_out", "lora.r", "lora.lora_alpha")
     names += ("training.num_epochs", "training.batch_size", "training.learning_rate")
     return {name: default_of(name) for name in names}
