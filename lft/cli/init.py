@@ -212,14 +212,14 @@ def _serve(
         entries.setdefault(setting, Entry(wanted.value, wanted.reason))
     for setting, value in everyone_changes().items():
         entries.setdefault(setting, Entry(value))
-    for setting, comment in MEANINGS.items():
-        if setting in entries and not entries[setting].comment:
-            entries[setting] = Entry(entries[setting].value, comment)
-    entries.setdefault("output_dir", Entry(interview.free_folder(entries["data.source"].value)))
 
 
 def _write(run_file: Path, entries: Entries, head: str) -> None:
     """Only what the reader takes. Raises SettingsError with all that it does not."""
+    entries.setdefault("output_dir", Entry(interview.free_folder(entries["data.source"].value)))
+    for setting, comment in MEANINGS.items():
+        if setting in entries and not entries[setting].comment:
+            entries[setting] = Entry(entries[setting].value, comment)
     read_settings(None, {name: (name, entry.value) for name, entry in entries.items()}, ())
     write_text(run_file, run_file_text(entries, head))
     click.echo(f"wrote {run_file}")

@@ -163,7 +163,7 @@ def _type(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None:
     elif family in ALPACA_LIKE:
         draft.lack(
             "instruction, input and output are recognised, and written in the tokenizer's chat template, not in the"
-            " words"
+            " words "
             "'Below is an instruction ...'; data.prompt_template takes words of your own"
         )
     else:

@@ -104,7 +104,7 @@ def translate_keys(draft: Draft, table: Table, values: Mapping[str, Any], around
         dotted = ".".join(key)
         draft.key = key
         rule = table.get(dotted) or table.get(".".join((*around, "*")))
-        if value is None:
+        if value is None or (value == {} and rule is None):
             draft.drop(EMPTY)
         elif rule is not None and not (isinstance(value, dict) and _is_section(dotted, table)):
             try:

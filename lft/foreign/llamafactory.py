@@ -50,7 +50,7 @@ def datasets(draft: Draft, value: Any) -> None:
             sources += [{"source": source}] if source else []
         else:
             where = f"which has no {name}" if known else "which is not here"
-            draft.lack(f"{name} is a name of {folder}/dataset_info.json, {where}: --dataset FILE")
+            draft.lack(f"{name} is a name of {folder}/dataset_info.json, {where}; name the data by --dataset FILE")
     if sources:
         set_sources(draft, sources)
 
