@@ -222,7 +222,7 @@ def _write(run_file: Path, entries: Entries, head: str) -> None:
             entries[setting] = Entry(entries[setting].value, comment)
     read_settings(None, {name: (name, entry.value) for name, entry in entries.items()}, ())
     write_text(run_file, run_file_text(entries, head))
-    click.echo(f"wrote {run_file}")
+    click.echo(f"  wrote      {run_file}")
 
 
 def _show(run_file: Path, where: str, model: ModelFacts | UnknownModel) -> None:

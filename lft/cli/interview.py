@@ -92,7 +92,6 @@ def ask_data(entries: Entries) -> DataLook | None:
 
 def ask_place(entries: Entries, machine: Machine) -> str:
     """Here, or on a cluster; and with how much of it."""
-    click.echo(f"  machine    {machine.describe()}")
     options = {HERE: machine.describe(), SLURM: "nodes of a cluster, by lft submit"}
     place = choose("Where does it run?", options, SLURM if which("sbatch") and not machine.gpus else HERE)
     if place == HERE:

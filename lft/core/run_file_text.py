@@ -24,7 +24,7 @@ def run_file_text(entries: Mapping[str, Entry], head: str) -> str:
 
     `head` is what the first lines say, as comments. Whatever a value holds, it is read back as it is.
     """
-    lines = [f"# {line}".rstrip() for line in head.splitlines()]
+    lines = [f"# {_plain(line)}".rstrip() for line in head.splitlines()]
     for section, field in RunSettings.model_fields.items():
         if section in entries:
             meaning = field.description or ""
@@ -52,13 +52,18 @@ def nested(entries: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _key(name: str, entry: Entry, meaning: str, indent: str) -> Iterator[str]:
-    comment = " ".join((entry.comment or first_sentence(meaning)).split())
+    comment = _plain(entry.comment or first_sentence(meaning))
     line = f"{indent}{name}: {scalar(entry.value)}"
     if len(line) + len(comment) + 4 <= WIDEST:
         yield f"{line:<34}  # {comment}" if comment else line
     else:
         yield f"{indent}# {comment}"
         yield line
+
+
+def _plain(words: str) -> str:
+    """On one line, and without what YAML takes nowhere, not even in a remark."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in words).split())
 
 
 def scalar(value: Any) -> str:
@@ -69,5 +74,6 @@ def scalar(value: Any) -> str:
 
 
 def first_sentence(meaning: str) -> str:
-    """Of a setting's documentation, without its full stop."""
-    return meaning.split(". ")[0].split("; ")[0].rstrip(".").replace("\n", " ")
+    """Of a setting's documentation, as a remark."""
+    words = meaning.split(". ")[0].split("; ")[0].rstrip(".").replace("\n", " ")
+    return words[:1].lower() + words[1:] if words[1:2].islower() else words

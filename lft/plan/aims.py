@@ -10,12 +10,12 @@ from lft.core.words import counted
 
 AIMS = {
     "balanced": "lft's defaults, and rows as long as the data needs",
-    "speed": "most rows a second: several rows in one sequence, fewer prompts in the benchmark",
+    "speed": "most rows a second: several of them in one sequence, fewer prompts in the benchmark",
     "memory": "the largest model that fits: one row at a time, activations computed twice",
     "quality": "the best adapter: on all linear layers, larger, nothing cut, the held-out loss watched",
 }
-STEP_LENGTH = 64
-"""Lengths are rounded up to a multiple, in tokens."""
+STEP_LENGTH, PACK_LENGTH = 64, 1024
+"""In tokens: lengths are rounded up to a multiple; what packs have at least, where the model can read it."""
 ROWS_A_RANK_AND_STEP = 16
 """batch_size x accumulation of the defaults."""
 
@@ -39,22 +39,32 @@ def aim_settings(
     aim: str, machine: Machine, model: ModelFacts | UnknownModel, lengths: Lengths | None, ranks: int
 ) -> Mapping[str, Wanted]:
     """The settings that serve an aim, by their dotted names; `ranks` share the rows of a step."""
-    wanted = {"speed": _speed, "memory": _memory, "quality": _quality}.get(aim, _nothing)
-    found = dict(wanted(machine, ranks))
     length = _length(aim, model, lengths)
-    return {"data.max_length": length, **found} if length else found
+    found = {"data.max_length": length} if length else {}
+    if aim == "speed":
+        return found | _speed(machine, ranks, _pack(model, length), lengths)
+    if aim == "memory":
+        return found | _memory(machine, ranks)
+    return found | _quality() if aim == "quality" else found
 
 
-def _nothing(machine: Machine, ranks: int) -> Mapping[str, Wanted]:
-    return {}
+def _pack(model: ModelFacts | UnknownModel, length: Wanted | None) -> int:
+    """Tokens of a sequence that several rows fit into."""
+    most = model.max_positions if isinstance(model, ModelFacts) else None
+    wanted = max(PACK_LENGTH, length.value if length else 0)
+    return min(wanted, most or wanted)
 
 
-def _speed(machine: Machine, ranks: int) -> Mapping[str, Wanted]:
+def _speed(machine: Machine, ranks: int, pack: int, lengths: Lengths | None) -> dict[str, Wanted]:
+    rows = max(1, pack // lengths.most) if lengths else 1
+    packs = max(1, ROWS_A_RANK_AND_STEP // rows) * ranks
     found = {
         "data.packing": Wanted(
             True, "speed: several rows in one sequence, so that nothing is padded; none sees another"
         ),
-        "training.batch_size": Wanted(1, "speed: packs, each of max_length tokens"),
+        "data.max_length": Wanted(pack, f"tokens; speed: a sequence holds {counted(rows, 'row')} or more"),
+        "training.batch_size": Wanted(1, "speed: such sequences, at a time"),
+        "training.global_batch_size": Wanted(packs, "such sequences a step: about as many rows as by default"),
         "benchmark.num_prompts": Wanted(50, "speed: answering takes time; 200 give narrower intervals"),
     }
     if machine.gpus and machine.has_liger:
@@ -62,7 +72,7 @@ def _speed(machine: Machine, ranks: int) -> Mapping[str, Wanted]:
     return found
 
 
-def _memory(machine: Machine, ranks: int) -> Mapping[str, Wanted]:
+def _memory(machine: Machine, ranks: int) -> dict[str, Wanted]:
     per_step = ROWS_A_RANK_AND_STEP * ranks
     found = {
         "training.batch_size": Wanted(1, "memory: one row at a time"),
@@ -81,7 +91,7 @@ def _memory(machine: Machine, ranks: int) -> Mapping[str, Wanted]:
     return found
 
 
-def _quality(machine: Machine, ranks: int) -> Mapping[str, Wanted]:
+def _quality() -> dict[str, Wanted]:
     return {
         "lora.target_modules": Wanted(
             "all-linear",

@@ -77,6 +77,6 @@ def test_each_key_has_its_comment_and_the_order_of_the_reference(tmp_path: Path)
     assert run_file_text(entries, "Head") == (
         "# Head\n"
         "\nmodel:\n  name: a/b                         # why not\n"
-        "\ntraining:\n  num_epochs: 2                     # Passes over the training rows\n"
-        "\noutput_dir: out                     # Folder of the adapter\n"
+        "\ntraining:\n  num_epochs: 2                     # passes over the training rows\n"
+        "\noutput_dir: out                     # folder of the adapter\n"
     )

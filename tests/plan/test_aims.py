@@ -44,6 +44,16 @@ def test_the_run_for_memory_needs_less_of_it_and_steps_over_as_many_rows(machine
     assert small.batch.global_batch * balanced.topology.ranks == balanced.batch.global_batch * small.topology.ranks
 
 
+def test_the_run_for_speed_packs_rows_and_steps_over_about_as_many() -> None:
+    settings = settings_for("speed", GPUS, llama_8b(), Lengths(longest=300, most=100))
+    assert settings.data.packing
+    assert settings.data.max_length == 1024
+    rows = settings.data.max_length // 100 * (settings.training.global_batch_size or 0)
+    assert 16 <= rows <= 2 * 2 * 16
+    small = llama_8b().model_copy(update={"max_positions": 256})
+    assert settings_for("speed", GPUS, small).data.max_length == 256
+
+
 def test_every_reason_is_said() -> None:
     for aim in AIMS:
         assert all(each.reason for each in aim_settings(aim, GPUS, llama_8b(), LENGTHS, 2).values())
