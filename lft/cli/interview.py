@@ -7,7 +7,7 @@ from shutil import which
 
 import click
 
-from lft.cli.looking import DataLook, look_at_data, model_line
+from lft.cli.looking import DataLook, UnclearColumnsError, look_at_data, model_line
 from lft.cli.questions import Unusable, ask, choose, confirm, whole_number
 from lft.core.errors import DataError, LftError
 from lft.core.hardware import Machine
@@ -171,7 +171,7 @@ def free_folder(source: object) -> str:
 def _looked(entries: Entries) -> DataLook | None:
     try:
         found = look(entries)
-    except DataError as problem:
+    except UnclearColumnsError as problem:
         click.echo(f"  columns    {problem.message}")
         _ask_columns(entries)
         found = look(entries)

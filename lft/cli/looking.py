@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lft.core.errors import DataError
 from lft.core.model_facts import ModelFacts, UnknownModel
 from lft.core.paths import expanded, looks_local
 from lft.core.settings import DataSettings
 from lft.core.words import about, counted, rounded
 from lft.data.cache import usable_cache
-from lft.data.example import BadRow, Example
+from lft.data.example import BadRow, Example, Row
 from lft.data.formats import RowFormat, recognise, unused_columns
 from lft.data.source import Source
 from lft.data.sources import open_source
@@ -73,13 +74,29 @@ def look_at_data(data: DataSettings, model: str) -> DataLook | None:
         return None
     source = open_source(data, cache=usable_cache())
     head = source.head()
-    row_format = recognise(head, data)
+    row_format = _recognised(source, head, data)
     tally = _Tally()
     share = tally.read(source, row_format)
     rows, is_all = round(tally.rows / share), share == 1
     lengths, is_measured = _lengths(tally, _tokenizer(model))
     unused = unused_columns(head, row_format)
     return DataLook(row_format, unused, rows, is_all, tally.bad, tally.first_bad, lengths, is_measured)
+
+
+class UnclearColumnsError(DataError):
+    """Rows can be read, and their columns do not say what asks and what answers."""
+
+
+def _recognised(source: Source, head: list[Row], data: DataSettings) -> RowFormat:
+    if not head:
+        places = (
+            f"{source.place(block.file, where)}  {row}" for block in source.blocks for where, row in source.read(block)
+        )
+        raise DataError(f"no row can be read; {next(places, 'there is none')}")
+    try:
+        return recognise(head, data)
+    except DataError as problem:
+        raise UnclearColumnsError(problem.message, next_step=problem.next_step) from None
 
 
 class _Tally:
