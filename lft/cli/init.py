@@ -120,17 +120,16 @@ def _may_write(run_file: Path, *, yes: bool, force: bool) -> None:
 
 
 def _given(flags: dict[str, Any], sets: tuple[str, ...]) -> Entries:
-    """What was said on the command line; all mistakes in it at once."""
-    entries: Entries = {setting: Entry(_scalar(str(value))) for setting, (_, value) in given_flags(flags).items()}
-    mistakes = []
+    """What was said on the command line. Raises SettingsError with all mistakes in it but those of model and data."""
+    said = given_flags(flags)
+    others = {setting: said[setting] for setting in said if setting not in ESSENTIAL}
+    placeholders = {"model.name": ("--model", "a/b"), "data.source": ("--dataset", "c/d")}
+    read_settings(None, others | placeholders, [text for text in sets if not text.startswith(ESSENTIAL)])
+    texts = (*ESSENTIAL, "output_dir")
+    entries = {name: Entry(value if name in texts else _scalar(str(value))) for name, (_, value) in said.items()}
     for text in sets:
-        key, equals, value = text.partition("=")
-        if equals and key.strip():
-            entries[key.strip()] = Entry(_scalar(value))
-        else:
-            mistakes.append(f"--set {text}  section.key=value is expected, for example lora.r=16")
-    if mistakes:
-        raise SettingsError(mistakes)
+        key, _, value = text.partition("=")
+        entries[key.strip()] = Entry(_scalar(value))
     return entries
 
 
