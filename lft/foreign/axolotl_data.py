@@ -54,6 +54,10 @@ def datasets(draft: Draft, value: Any) -> None:
             each = {"path": each}
         sources.append({"source": _one(draft, each, inside, alone=len(found) == 1)})
     draft.key = key
+    if len({str(each.get("type")) for each in found if isinstance(each, dict)}) > 1:
+        draft.lack(
+            "several types of rows: lft reads all sources in one form; write them alike, for example as messages"
+        )
     set_sources(draft, sources)
 
 
@@ -136,7 +140,7 @@ def _column(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None
     if alone:
         draft.set("data.text_columns", [text(value)])
     else:
-        draft.drop("recognised by its name and content; data.text_columns is one for all sources")
+        draft.lack("recognised by its name and content alone: data.text_columns is one for all sources")
 
 
 def _roles(draft: Draft, each: dict[str, Any], value: Any, alone: bool) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from lft.core.run_file_text import scalar
+
 NOTHING = (None, False, "", "none", "no", "off", "false", "disabled")
 """Written for something that is not wanted."""
 MOST_SHOWN = 60
@@ -64,5 +66,5 @@ def is_off(value: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value in a line for people."""
-    words = " ".join(str(value).split()) if not isinstance(value, bool) else str(value).lower()
+    words = " ".join((value if isinstance(value, str) else scalar(value)).split())
     return words if len(words) <= MOST_SHOWN else words[: MOST_SHOWN - 4] + " ..."

@@ -459,6 +459,16 @@ def test_axolotls_own_prompts_become_templates_with_their_braces(tmp_path: Path)
     assert draft.settings["data.completion_template"] == "{a}"
 
 
+def test_data_sets_that_lft_cannot_read_in_one_run_are_told(tmp_path: Path) -> None:
+    text = (
+        "base_model: a/b\ndatasets:\n- {path: a/b, type: alpaca, split: x}\n- {path: c/d, type: completion, split: y}\n"
+    )
+    draft = draft_of(tmp_path, text)
+    missing = {note.key: note.text for note in draft.missing}
+    assert "several types of rows" in missing["datasets"]
+    assert missing["datasets.1.split"] == "data.split is one for all sources: x"
+
+
 VALUES = st.recursive(
     st.none()
     | st.booleans()
