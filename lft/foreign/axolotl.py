@@ -307,7 +307,7 @@ def axolotl_defaults(draft: Draft) -> None:
         "lora.lora_dropout": 0.0,
         "training.num_epochs": 1,
         "training.batch_size": 1,
-        "training.global_batch_size": whole(draft.values.get("micro_batch_size") or 1) * draft.ranks,
+        "training.global_batch_size": draft.settings.get("training.batch_size", 1) * draft.ranks,
         "data.max_length": 512,
         "training.lr_scheduler": "cosine",
         "training.warmup_steps": 0.03,

@@ -53,6 +53,11 @@ class Draft:
         """What the file holds."""
         return self.file.values
 
+    @property
+    def noted(self) -> int:
+        """How many notes there are."""
+        return len(self.translated) + len(self.needless) + len(self.missing) + len(self.refused)
+
     def set(self, setting: str, value: Any, remark: str = "") -> bool:
         """Take a setting from the key looked at; a value it does not take is noted as missing. Whether it was taken."""
         problem = refusal(setting, value)
@@ -107,15 +112,27 @@ def translate_keys(draft: Draft, table: Table, values: Mapping[str, Any], around
         if value is None or (value == {} and rule is None):
             draft.drop(EMPTY)
         elif rule is not None and not (isinstance(value, dict) and _is_section(dotted, table)):
-            try:
-                rule(draft, value)
-            except (ValueError, TypeError) as error:
-                draft.key = key
-                draft.lack(f"{shown(value)} is not understood: {error}")
+            _apply(rule, draft, key, value)
         elif isinstance(value, dict) and _is_section(dotted, table):
             translate_keys(draft, table, value, key)
         else:
             draft.lack(f"lft does not know this key; see what {draft.project} does with it")
+
+
+def _apply(rule: Rule, draft: Draft, key: KeyPath, value: Any) -> None:
+    """Whatever form the value has, something is noted of its key."""
+    before = draft.noted
+    try:
+        rule(draft, value)
+    except ValueError as error:
+        draft.key = key
+        draft.lack(f"{shown(value)} is not understood: {error}")
+    except (TypeError, AttributeError, KeyError):  # a list where keys are expected, and the like
+        draft.key = key
+        draft.lack("is not understood: it has another form there")
+    if draft.noted == before:
+        draft.key = key
+        draft.drop(EMPTY)
 
 
 def _is_section(dotted: str, table: Table) -> bool:

@@ -231,7 +231,7 @@ LLAMAFACTORY: dict[str, Rule] = {
 def llamafactory_defaults(draft: Draft) -> None:
     """Of LLaMA-Factory's arguments and the Trainer's, where lft has others."""
     rank = draft.settings.get("lora.r", 8)
-    rows = whole(draft.values.get("per_device_train_batch_size") or 8)
+    rows = draft.settings.get("training.batch_size", 8)
     values = {
         "lora.lora_alpha": 2 * rank,
         "lora.lora_dropout": 0.0,

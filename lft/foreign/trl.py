@@ -220,7 +220,7 @@ def trl_defaults(draft: Draft) -> None:
         "data.max_length": 1024,
         "training.learning_rate": 2e-5,
         "training.batch_size": 8,
-        "training.global_batch_size": whole(draft.values.get("per_device_train_batch_size") or 8) * draft.ranks,
+        "training.global_batch_size": draft.settings.get("training.batch_size", 8) * draft.ranks,
         "training.gradient_checkpointing": True,
     }
     for setting, value in values.items():
