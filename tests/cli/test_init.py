@@ -130,8 +130,8 @@ def test_answers_that_end_leave_nothing_behind(answers: str, folder: Path) -> No
 def test_ctrl_c_leaves_nothing_behind(folder: Path) -> None:
     before = sorted(folder.iterdir())
     command = [sys.executable, "-c", INTERRUPTED]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         assert process.stdout is not None
         shown = b""
         while not shown.endswith(b": "):
