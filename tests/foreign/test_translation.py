@@ -492,7 +492,7 @@ def test_whatever_a_known_key_holds_it_is_noted_and_nothing_breaks(name: str, da
     if sections:
         for key in data.draw(st.lists(st.sampled_from(sections), max_size=3)):
             *around, last = key.split(".")
-            inner = values
+            inner: Any = values
             for part in around:
                 if not isinstance(inner.get(part), dict):
                     inner[part] = {}
