@@ -13,6 +13,7 @@ from lft.cli.verbosity import everywhere, forget_verbosity, verbosity
 from lft.core.errors import BUG, DONE, FORCED, NEXT, PREFLIGHT, SETTINGS, STOPPED, LftError
 
 VERBS = {
+    "init": "Write a run file from a few answers, or from another project's.",
     "launch": "Plan, start, watch and finish a run.",
     "submit": "Submit a run to SLURM.",
     "sweep": "Make a run of every combination of lists of values.",

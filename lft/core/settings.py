@@ -162,8 +162,8 @@ class TrainingSettings(Section):
     lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after the warm-up."""
 
-    warmup_steps: CountOrZero = 0
-    """Steps over which the learning rate rises from 0."""
+    warmup_steps: Share | CountOrZero = 0
+    """Steps over which the learning rate rises from 0; below 1, that share of all steps."""
 
     weight_decay: NotNegative = 0.0
     """Weight decay of AdamW."""

@@ -154,7 +154,7 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any], places: Mapping[Ke
         elif isinstance(given, list):
             given = given[int(part)]
     shown = "a section" if isinstance(given, Mapping) else json.dumps(given, default=str, ensure_ascii=False)
-    return f"{place}  {name} is {shown}; {_expectation(key)}"
+    return f"{place}  {name} is {shown}; {expectation(key)}"
 
 
 def _setting_key(location: tuple[int | str, ...]) -> Key:
@@ -203,7 +203,7 @@ def _suggestion(key: Key) -> str:
     return "known here: " + ", ".join(fields)
 
 
-def _expectation(key: Key) -> str:
+def expectation(key: Key) -> str:
     """What a field takes, from its type and bounds."""
     field = _section_fields(key[:-1])[key[-1]]
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
