@@ -50,12 +50,9 @@ from lft.train.model import (
     resolve_model,
 )
 from lft.train.progress import SayLoss
-from lft.train.rouge import mean_scores, rouge_scores
+from lft.train.prompt_pairs import Prompt, with_references
 from lft.train.strategy import CheckStrategy, sharded_loading, usual_strategy
 from lft.train.trainer import batch_items, token_rows
-
-Prompt = str | tuple[str, str]
-"""A prompt, or a prompt and the reference its answer is compared with."""
 
 
 class LLMFineTuner:
@@ -298,17 +295,10 @@ class LLMFineTuner:
         A prompt without a reference is compared with itself. The base model is measured without the adapter even after
         training; the tuned one is loaded from output_dir where this process has not trained it.
         """
+        from lft.train.rouge import mean_scores, rouge_scores  # a second of imports that training does not need
+
         tokenizer = self._need_tokenizer("benchmark")
-        if isinstance(test_prompts, str):
-            test_prompts = [test_prompts]
-        if not test_prompts:
-            raise CallOrderError("benchmark() needs prompts", next_step="pass a list of texts")
-        pairs = [(prompt, prompt) if isinstance(prompt, str) else (prompt[0], prompt[1]) for prompt in test_prompts]
-        without = sum(isinstance(prompt, str) for prompt in test_prompts)
-        if without:
-            self.announce(
-                f"benchmark  {without} prompts have no reference; their answers are compared with the prompt itself"
-            )
+        pairs = with_references(test_prompts, self.announce)
         tokens = prompt_tokens(tokenizer, self.prompt_style, [prompt for prompt, _ in pairs])
         with translating_out_of_memory(), self.measuring(use_finetuned=use_finetuned) as measured:
             answers = answer_all(measured, tokenizer, tokens, max_new_tokens, batch_size)

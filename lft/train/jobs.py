@@ -1,10 +1,9 @@
-"""The two jobs a rank can be ordered to do: train, and benchmark a finished adapter. Each reads like the story of a run."""
+"""What a rank is ordered to do: the job of training, and what every job begins with. Each reads like the story of a run."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,21 +14,18 @@ from lft.core.events import EventWriter
 from lft.core.hardware import cpu_cores
 from lft.core.order import STOPPED_EARLY, WorkerOrder
 from lft.core.rank import Rank
-from lft.core.run_dir import Attempt, RunDir
+from lft.core.run_dir import Attempt
 from lft.core.settings import Precision
 from lft.data.audit import Audit
 from lft.data.prepared import Prepared, audit_prepared
-from lft.train import benchmark as bench
-from lft.train.answers import MODELS, SharedWork
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
 from lft.train.flops import device_peak
 from lft.train.local_metric import load_metrics
 from lft.train.make_trainer import Meanwhile
-from lft.train.memory import peak_memory_bytes, translating_out_of_memory
+from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
 from lft.train.progress import Beating, TellProgress
-from lft.train.scoring import score
 
 SECONDS_BETWEEN_NOTICES = 10.0
 
@@ -72,16 +68,16 @@ def train(desk: Desk) -> dict[str, Any]:
     """Data, process group, model, adapter, training. Returns the metrics of this rank's report."""
     order, settings = desk.order, desk.order.settings
     training = settings.training
-    finetuner = _finetuner(desk)
+    finetuner = make_finetuner(desk)
     if desk.rank.is_main and settings.has_benchmark:
         load_metrics(settings.benchmark.metrics)  # one that cannot be loaded is known before hours of training
-    prepared = _prepared(finetuner, desk)
+    prepared = prepared_data(finetuner, desk)
     audit = audit_prepared(prepared, finetuner.announce)
     desk.enter("joining the other ranks")
     rendezvous, patience_seconds = Attempt(order.attempt_dir).rendezvous, settings.launch.join_timeout_seconds
     join(desk.rank, order.device, rendezvous, patience_seconds, order.terms())
     desk.enter("loading the model")
-    _load_model(finetuner, desk)
+    load_model(finetuner, desk)
     targets = settings.lora.target_modules
     finetuner.setup_lora(
         settings.lora.r,
@@ -116,56 +112,8 @@ def train(desk: Desk) -> dict[str, Any]:
     return _training_metrics(finetuner, progress, audit, desk)
 
 
-def benchmark(desk: Desk) -> dict[str, Any]:
-    """Answer a share of the prompts with base and tuned model; rank 0 also scores all answers."""
-    order, settings, attempt = desk.order, desk.order.settings, Attempt(desk.order.attempt_dir)
-    finetuner = _finetuner(desk)
-    metrics = load_metrics(settings.benchmark.metrics) if desk.rank.is_main else []
-    prepared = _prepared(finetuner, desk)
-    finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
-    asked = bench.questions(finetuner, prepared, settings.benchmark.num_prompts)
-    if not asked:
-        finetuner.announce("benchmark  no held-out row has a prompt and an answer; see data.held_out")
-        return {}
-    digest = bench.digest(order, asked, Path(finetuner.output_dir))
-    work = SharedWork(RunDir(settings.output_dir), attempt, digest, bench.batches(asked, settings.benchmark.batch_size))
-    if work.found:
-        finetuner.announce(f"benchmark  {work.found} of {len(work.work)} batches are answered already")
-    if work.found < len(work.work):
-        desk.enter("loading the model")
-        _load_model(finetuner, desk)
-    desk.enter("answering")
-    started = time.monotonic()
-    with translating_out_of_memory():
-        bench.answer_share(finetuner, asked, work, settings.benchmark.max_new_tokens, desk.tell_step)
-    if not desk.rank.is_main:
-        return {}
-
-    def wait() -> None:
-        # without a beat: where no rank goes on, that is a hang
-        desk.tell_step(work.done(), len(work.work)) if work.done() != desk.heart.last.step else desk.check_stop()
-
-    lines, seconds = work.collect(wait), time.monotonic() - started
-    desk.enter("scoring")
-    found = {
-        "prompts": len(asked),
-        "seconds": seconds,
-        "generated": {model: sum(line["generated"] for line in lines[model]) for model in MODELS},
-        "samples": bench.write_answers(attempt.answers, asked, lines),
-        **score(
-            [question.reference for question in asked],
-            lines,
-            settings.benchmark.metrics,
-            metrics,
-            processes=cpu_cores(),
-            between=desk.keep_on,
-        ),
-    }
-    work.finish()
-    return {"benchmark": found}
-
-
-def _finetuner(desk: Desk) -> LLMFineTuner:
+def make_finetuner(desk: Desk) -> LLMFineTuner:
+    """The pipeline, told what the order says; rank 0 speaks for all."""
     order = desk.order
     finetuner = LLMFineTuner(order.settings.model.name, str(order.adapter or order.settings.output_dir))
     finetuner.device, finetuner.strategy, finetuner.deepspeed = order.device, order.strategy, order.deepspeed
@@ -174,7 +122,7 @@ def _finetuner(desk: Desk) -> LLMFineTuner:
     return finetuner
 
 
-def _prepared(finetuner: LLMFineTuner, desk: Desk) -> Prepared:
+def prepared_data(finetuner: LLMFineTuner, desk: Desk) -> Prepared:
     """The data, the same on every rank and in every job; made by all ranks and cores together where the cache lacks it."""
     settings, rank = desk.order.settings, desk.rank
     desk.enter("preparing data")
@@ -209,7 +157,8 @@ def _rows_needed(order: WorkerOrder) -> int | None:
     return ceil(rows / (1 - data.held_out) if data.held_out < 1 else rows + data.held_out)
 
 
-def _load_model(finetuner: LLMFineTuner, desk: Desk) -> None:
+def load_model(finetuner: LLMFineTuner, desk: Desk) -> None:
+    """The base model as ordered; on a CPU in the faster number type where the order leaves it open."""
     order, model = desk.order, desk.order.settings.model
     precision = order.precision
     if precision is None and order.device == "cpu":

@@ -7,7 +7,6 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import evaluate
 import numpy as np
 
 from lft.core.errors import PreflightError
@@ -63,6 +62,8 @@ def _load(script: Path) -> LocalMetric:
     problem = metric_problem(str(script))
     if problem:
         raise PreflightError(f"metric {problem}", next_step=CHANGE_IT)
+    import evaluate  # a second of imports that runs without such a metric do not need
+
     try:
         module = evaluate.load(str(script), keep_in_memory=True)
     except Exception as error:  # whatever somebody's script raises
