@@ -9,7 +9,7 @@ from lft.publish.history import Point
 
 MOST_POINTS = 400
 """Points drawn of a line: about one a pixel."""
-MANY_POINTS = 60
+MANY_POINTS = 40
 """From then on a noisy line is easier to read with its moving average."""
 MOST_DOTS = 30
 STRETCH = 12
