@@ -34,9 +34,9 @@ VERBS = {
 }
 """Verb -> its line in --help, kept here so that --help imports no verb."""
 SECTIONS = {
-    "Before a run": ("doctor", "plan", "data"),
-    "Runs": ("launch", "submit", "status", "logs", "why", "stop", "resume"),
-    "After a run": ("benchmark", "upload"),
+    "Before a run": ("init", "doctor", "plan", "data"),
+    "Runs": ("launch", "submit", "sweep", "status", "logs", "why", "stop", "resume"),
+    "After a run": ("report", "benchmark", "generate", "chat", "merge", "upload"),
 }
 """How --help groups them."""
 MISSING = "lft doctor     names all that is missing, with the line that installs it"

@@ -88,7 +88,7 @@ def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_sorts_its_re
     options = ("--cpu-procs", 1, "--precision", "fp32")
     first = run_lft("sweep", path, *options, cwd=tmp_path)
     assert first.returncode == 64, first.stdout + first.stderr
-    assert first.stdout.count("\n  run        ") == 3
+    assert first.stdout.count(" of 3: ") == 3
     assert "pissa finds at most 64 ranks in this model" in first.stdout + first.stderr
     found: dict[str, Any] = json.loads((tmp_path / "out" / "sweep.json").read_text())
     losses = [row["metrics"].get("loss") for row in found["runs"]]
@@ -96,7 +96,7 @@ def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_sorts_its_re
     assert losses[2] is None
     assert "lft why" in found["runs"][2]["state"]
     again = run_lft("sweep", path, *options, "--by", "rougeL", cwd=tmp_path)
-    assert again.stdout.count("\n  run        ") == 1, again.stdout + again.stderr
+    assert again.stdout.count(" of 3: ") == 1, again.stdout + again.stderr
     assert again.stdout.count("  finished") == 2
     shown = run_lft("sweep", path, "--results", "--by", "rougeL", cwd=tmp_path).stdout
     rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["runs"]
