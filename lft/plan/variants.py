@@ -13,6 +13,8 @@ def without_strategies(settings: RunSettings) -> dict[Strategy, str]:
         packed = f"cuts the base's weights, and those of model.quantization {settings.model.quantization} are packed"
         found |= {"zero3": packed, "fsdp": packed}
         found["zero2"] = "casts the base's weights to its own type, which quantized ones have not been tried with"
+    if lora.modules_to_save:
+        found["zero3"] = "cuts the modules that lora.modules_to_save copies, which has not been tried"
     if lora.use_dora:
         found["zero3"] = "gathers a weight where its own layer is called, and DoRA reads it elsewhere"
     if takes_from_base(lora.init_lora_weights):

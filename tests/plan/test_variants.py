@@ -48,6 +48,7 @@ def plan(on: Machine, facts: ModelFacts | None = None, **sections: Any) -> Launc
             "zero3 gathers a weight where its own layer is",
         ),
         ({"lora": {"init_lora_weights": "pissa"}, "launch": {"strategy": "zero3"}}, "zero3 leaves each rank a part"),
+        ({"lora": {"modules_to_save": ["norm"]}, "launch": {"strategy": "zero3"}}, "zero3 cuts the modules"),
         ({"model": {"name": "a/b", "quantization": "4bit"}, "launch": {"strategy": "fsdp"}}, "fsdp cuts the base's"),
         ({"model": {"name": "a/b", "quantization": "8bit"}, "launch": {"strategy": "zero2"}}, "zero2 casts the base's"),
         (

@@ -236,7 +236,7 @@ RUNS: Sequence[tuple[str, Strategy]] = [
     ("pissa", "ddp"),
     ("pissa", "zero2"),
     ("pissa", "fsdp"),
-    ("modules", "zero3"),
+    ("modules", "ddp"),
     ("modules", "zero2"),
     ("modules", "fsdp"),
 ]
