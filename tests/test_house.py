@@ -25,12 +25,14 @@ HEAVY = {"torch", "transformers", "peft", "datasets", "accelerate"}
 ROOMS = {
     "core": set[str](),
     "demo": {"core"},
+    "foreign": {"core"},
     "plan": {"core"},
     "publish": {"core"},
     "data": {"core"},
     "train": {"data", "publish", "core"},
     "launch": {"plan", "publish", "core"},
-    "cli": {"launch", "plan", "publish", "core", "demo", "data"},
+    "doctor": {"core"},
+    "cli": {"launch", "plan", "publish", "core", "demo", "data", "doctor", "foreign"},
 }
 MOST_FILE_LINES, MOST_FUNCTION_LINES = 350, 60
 
@@ -73,7 +75,7 @@ def test_a_room_uses_only_the_rooms_below_it(name: str) -> None:
         for used in imports(module)
         if used.split(".")[0] in ("lft", "finetune_cli")
         and room(used) not in allowed
-        and (module, used) not in {("lft.cli.main", "lft"), ("lft.cli.preparing", "lft.train.model")}
+        and (module, used) not in {("lft.cli.version", "lft"), ("lft.cli.preparing", "lft.train.model")}
     ]
     assert not wrong
 
@@ -90,7 +92,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("name", ["core", "plan", "launch", "publish", "cli", "demo"])
+@pytest.mark.parametrize("name", ["core", "plan", "launch", "publish", "cli", "demo", "doctor", "foreign"])
 def test_no_room_but_train_names_a_heavy_library(name: str) -> None:
     found = [
         f"{module} imports {used}"
@@ -120,9 +122,9 @@ def test_the_data_room_names_heavy_libraries_only_where_it_needs_them() -> None:
     assert not [module for module in modules if "torch" in {used.split(".")[0] for used in imports(module)}]
 
 
-def test_only_present_draws_with_rich() -> None:
+def test_only_present_and_its_screen_draw_with_rich() -> None:
     users = {module for module in SOURCES for used in imports(module) if used.split(".")[0] == "rich"}
-    assert users == {"lft.cli.present"}
+    assert users == {"lft.cli.present", "lft.cli.screen"}
 
 
 def test_the_environment_is_touched_in_one_file_only() -> None:
@@ -191,7 +193,17 @@ def test_an_unknown_name_of_the_face_is_an_attribute_error() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [None, ["--help"], ["launch", "--help"], ["data", "prune"], ["plan", "--model", "./none"], ["plan", "RUN.yaml"]],
+    [
+        None,
+        ["--help"],
+        ["--version"],
+        ["completion", "fish"],
+        ["doctor", "--help"],
+        ["launch", "--help"],
+        ["data", "prune"],
+        ["plan", "--model", "./none"],
+        ["plan", "RUN.yaml"],
+    ],
     ids=str,
 )
 def test_the_launcher_starts_without_the_heavy_libraries(arguments: list[str] | None, tmp_path: Path) -> None:

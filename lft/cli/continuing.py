@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lft.cli.finished import read_plan
 from lft.cli.planning import plan_here
 from lft.cli.story import typed
 from lft.core.checkpoints import Manifest
@@ -12,7 +11,7 @@ from lft.core.errors import PreflightError, SettingsError
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import RunSettings
 from lft.core.words import counted
-from lft.launch.follow import is_alive, is_trained, read_status, training_attempts
+from lft.launch.follow import is_alive, is_trained, read_plan, read_status, training_attempts
 from lft.launch.remaining import Task, remaining
 from lft.launch.resuming import ResumePoint, named_point, resume_point
 from lft.plan.changes import Change, arithmetic, changes

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from lft.cli.lines import echo_lines
 from lft.cli.options import data_options, settings_from
 from lft.cli.preparing import prepare_here, tokenizer_of
 from lft.core.words import counted, percent
@@ -48,7 +49,7 @@ def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], shown: int
     else:
         from lft.cli.present import show_sample  # with Rich, which --json need not wait for
 
-        click.echo("\n".join([*(f"  {line}" for line in prepared.manifest.words), *audit_table(audit)]))
+        echo_lines([*(f"  {line}" for line in prepared.manifest.words), *audit_table(audit)])
         for where, row in samples:
             show_sample(where, row)
     refuse_hopeless(audit)

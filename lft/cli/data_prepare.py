@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from lft.cli.lines import echo_lines
 from lft.cli.options import data_options, settings_from
 from lft.cli.preparing import prepare_here
 from lft.data.prepare import MOST_LISTED
@@ -28,10 +29,10 @@ def command(
     """
     prepared = prepare_here(settings_from(run_file, demo, sets, flags), processes=procs, rehash=rehash)
     for line in prepared.manifest.words:
-        click.echo(f"  {line}")
+        echo_lines([f"  {line}"])
     left_out = prepared.manifest.bad
     for file, where, problem in left_out[:MOST_LISTED]:
-        click.echo(f"  left out   {prepared.source.place(file, where)}  {problem}")
+        echo_lines([f"  left out   {prepared.source.place(file, where)}  {problem}"])
     if len(left_out) > MOST_LISTED:
         click.echo(f"  left out   {len(left_out) - MOST_LISTED:,} more bad rows")
     click.echo(f"  cache      {prepared.folder}")

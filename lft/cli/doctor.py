@@ -1,97 +1,91 @@
 """lft doctor: check, in seconds, what a run will need."""
 
-import os
-import shutil
-import socket
-import sys
+import json
+import time
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
-from lft.cli.options import job_options, plan_options, settings_from
-from lft.core.allocation import SlurmAllocation, node_names, slurm_allocation
+from lft.cli.doctor_slurm import examine_allocation
+from lft.cli.options import DEFAULT_FILE, allocation_options, settings_from
+from lft.cli.verb import option
+from lft.cli.version import VERSION
 from lft.core.errors import DONE, PREFLIGHT, SettingsError
-from lft.core.network import shared_address
-from lft.core.rank import environment_for_steps, slurm_variables
-from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
-from lft.core.words import counted, data_size
-from lft.launch.doctor import NodeFacts, examine, findings, gather, ping
-from lft.launch.team import Member, Team
-from lft.plan.nodes import refuse_wrong_step
-from lft.plan.sbatch_script import job_shape, site_options, srun_options
+from lft.core.words import counted
+from lft.doctor.facts import Facts
+from lft.doctor.finding import Finding
+from lft.doctor.gather import gather
+from lft.doctor.judge import judge
 
-JOIN_SECONDS = 60.0
+ALLOCATION_ONLY = ("gpus", "nodes", "time", "partition", "account")
 
 
 @click.command("doctor")
-@plan_options
-@job_options
-@click.option("--slurm", is_flag=True, help="Check an allocation: of this shape, or the one this shell is in.")
-def command(run_file: Path | None, demo: bool, sets: tuple[str, ...], slurm: bool, **flags: Any) -> int:
-    """Check the nodes of a SLURM allocation: reachable, alike, in time, with room and GPUs; names the node at fault.
+@option("This machine", "--offline", is_flag=True, help="Do not ask the Hub.")
+@option("This machine", "--json", "as_json", is_flag=True, help="Findings and facts, as one JSON document.")
+@option("An allocation", "--slurm", is_flag=True, help="Check the nodes of an allocation instead.")
+@allocation_options
+def command(
+    run_file: Path | None, sets: tuple[str, ...], offline: bool, as_json: bool, slurm: bool, **flags: Any
+) -> int:
+    """Check what a run will need: software, GPUs, memory, folders, Hub, SLURM; exits with 3 where runs would fail.
+
+    With --slurm: the nodes of an allocation, of this shape or the one this shell is in; names the node at fault.
 
     \b
+    lft doctor
     lft doctor --slurm --nodes 2 --gpus 8 --partition gpu
     """
-    if not slurm:
-        raise SettingsError(["--slurm  is expected: a SLURM allocation is what lft doctor checks"])
-    if run_file is None:  # the shape is enough
-        flags = {"model": "no/model", "dataset": "no/data"} | {key: value for key, value in flags.items() if value}
-    settings = settings_from(run_file, demo, sets, flags)
-    allocation = slurm_allocation(slurm_variables())
-    if allocation is None or not allocation.in_step:
-        return _start_step(settings)
-    refuse_wrong_step(settings.launch.nodes, allocation)
-    return _node(settings, allocation)
+    if slurm and (offline or as_json):
+        raise click.UsageError("--slurm goes without --offline and --json")
+    given = [name for name in ALLOCATION_ONLY if flags[name] is not None]
+    if given and not slurm:
+        raise SettingsError([f"--{name}  is for an allocation; add --slurm" for name in given])
+    settings = _settings(run_file, sets, flags)
+    if slurm:
+        return examine_allocation(settings)
+    return _examine_here(settings.output_dir, offline=offline, as_json=as_json)
 
 
-def _start_step(settings: RunSettings) -> int:
-    """Become srun, which asks for the nodes where this shell has none yet."""
-    shape, folder = job_shape(settings), settings.output_dir
-    again = ["doctor", "--slurm", "--nodes", str(shape.nodes), "--gpus", str(shape.gpus), "--output-dir", str(folder)]
-    argv = ["srun", *site_options(settings.slurm), *srun_options(shape), sys.executable, "-m", "lft.cli.main", *again]
-    click.echo(f"  asking     SLURM for {shape}")
-    sys.stdout.flush()
-    os.execvpe(argv[0], argv, environment_for_steps())
+def _examine_here(output_dir: Path, *, offline: bool, as_json: bool) -> int:
+    """Gather, judge, show."""
+    from lft.cli.present import show_findings  # with Rich, which --slurm need not wait for
+    from lft.cli.screen import Waiting
+
+    start = time.monotonic()
+    with Waiting("looking at Python and torch, GPUs, memory, folders, the Hub, SLURM", shown=not as_json):
+        facts = gather(output_dir, offline=offline)
+    findings = judge(facts)
+    failed = sum(finding.level == "fail" for finding in findings)
+    if as_json:
+        click.echo(json.dumps(_document(facts, findings), indent=1))
+    else:
+        show_findings(findings, _summary(findings, time.monotonic() - start))
+    return PREFLIGHT if failed else DONE
 
 
-def _node(settings: RunSettings, allocation: SlurmAllocation) -> int:
-    """One node's part; the first one says what was found."""
-    names, node = node_names(allocation.node_list), allocation.node_index or 0
-    address = shared_address(allocation.launch_address)
-    name = names[node] if node < len(names) else socket.gethostname()
-    me = Member(node=node, name=name, address=address, pid=os.getpid())
-    folder = RunDir(settings.output_dir).slurm / f"doctor-{allocation.life}.{allocation.step_id}"
-    with Team(folder, me, names) as team:
-        members = team.wait_for_all(JOIN_SECONDS)
-        answers = ping(team) if node == 0 else {}
-        examine(team, settings.output_dir, [member.address for member in members])
-        if node > 0:
-            team.answer(0, has_failed=False)
-            return DONE
-        team.settle()
-        nodes = [_with_ping(facts, answers.get(number)) for number, facts in enumerate(gather(team))]
-        wrong = findings(nodes, settings.launch.gpus if isinstance(settings.launch.gpus, int) else 0)
-    click.echo("\n".join(_lines(nodes, wrong)))
-    shutil.rmtree(folder, ignore_errors=True)
-    return PREFLIGHT if wrong else DONE
+def _summary(findings: list[Finding], seconds: float) -> str:
+    """`1 failure, 2 warnings, 14 checks in 3.1 s`."""
+    levels = [finding.level for finding in findings]
+    parts = [counted(levels.count("fail"), "failure")] if "fail" in levels else []
+    parts += [counted(levels.count("warn"), "warning")] if "warn" in levels else []
+    return f"{', '.join(parts) or 'nothing is wrong'}; {counted(len(findings), 'check')} in {seconds:.1f} s"
 
 
-def _with_ping(facts: NodeFacts, answer: tuple[float, float] | None) -> NodeFacts:
-    delay, clock = answer or (0.0, 0.0)
-    return facts.model_copy(update={"delay_seconds": delay, "clock_seconds": clock})
+def _document(facts: Facts, findings: list[Finding]) -> dict[str, Any]:
+    return {
+        "lft": VERSION,
+        "time": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "findings": [finding.model_dump() for finding in findings],
+        "facts": facts.model_dump(mode="json"),
+    }
 
 
-def _lines(nodes: list[NodeFacts], wrong: list[str]) -> list[str]:
-    lines = []
-    for node in nodes:
-        times = [value for value in node.pairs.values() if isinstance(value, float)]
-        parts = [f"Python {node.python}", counted(len(node.packages), "package"), counted(len(node.gpus), "GPU")]
-        parts.append(f"{data_size(min(node.free_bytes.values()))} free")
-        parts += [f"shared folder {node.delay_seconds:.2f} s"] if node.delay_seconds else []
-        parts += [f"all-reduce of 4 MiB {max(times):.3f} s at most"] if times else []
-        lines.append(f"  {node.name:<12} {', '.join(parts)}")
-    lines += [f"  wrong      {line}" for line in wrong]
-    return [*lines, "  " + (f"{counted(len(wrong), 'problem')} found" if wrong else "nothing is wrong")]
+def _settings(run_file: Path | None, sets: tuple[str, ...], flags: dict[str, Any]) -> RunSettings:
+    """Those of the run file, if there is one; the folder and the shape are enough."""
+    if run_file is None and not Path(DEFAULT_FILE).exists():
+        flags = {"model": "no/model", "dataset": "no/data"} | flags
+    return settings_from(run_file, False, sets, flags)

@@ -3,10 +3,9 @@
 import shlex
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from lft.core.errors import PreflightError, SettingsError
-from lft.core.run_dir import Attempt, RunDir
+from lft.core.run_dir import RunDir
+from lft.launch.follow import read_plan
 from lft.plan.launch_plan import LaunchPlan
 
 
@@ -27,11 +26,3 @@ def finished_plan(output_dir: Path) -> LaunchPlan:
     # the folder may have been moved or copied since
     settings = plan.settings.model_copy(update={"output_dir": run_dir.output_dir})
     return plan.model_copy(update={"settings": settings, "attempt": run_dir.next_attempt().number})
-
-
-def read_plan(attempt: Attempt) -> LaunchPlan:
-    """What an attempt was planned to do. Raises PreflightError."""
-    try:
-        return LaunchPlan.model_validate_json(attempt.plan.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise PreflightError(f"{attempt.plan} cannot be read: {error}") from None

@@ -6,8 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lft.cli.story import first_line, told_attempt, typed
+from lft.cli.story import told_attempt, typed
 from lft.core.run_dir import RunDir
+from lft.launch.ending import first_line
 from lft.launch.follow import AttemptStatus, existing_run, read_status
 from lft.launch.slurm import Job, find_job
 from lft.launch.submission import job_ids, sweep_of

@@ -1,5 +1,6 @@
 """lft launch: plan, start, watch, finish."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from lft.cli.in_job import launch_in_job
 from lft.cli.options import node_options, plan_options, resume_option, settings_from
 from lft.cli.work import work
 from lft.core.allocation import slurm_allocation
+from lft.core.errors import PreflightError
 from lft.core.rank import slurm_variables
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
@@ -57,6 +59,10 @@ def carry_out(
     dry_run: bool = False,
 ) -> int:
     """Decide what is to be done, show it and, but for a dry run, do it to its end; returns the exit code."""
+    if not dry_run and find_spec("torch") is None:
+        raise PreflightError(
+            "torch is not installed, which every rank needs", next_step="pip install torch; then lft doctor"
+        )
     if not dry_run and not node_rank:
         refuse_running(RunDir(settings.output_dir))
     intent = intend(settings, resume, explicit=explicit)

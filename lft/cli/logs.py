@@ -7,11 +7,11 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import before_it_began
-from lft.cli.story import first_line, told_place
 from lft.core.errors import SettingsError
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.words import rank_names
+from lft.launch.ending import first_line, told_place
 from lft.launch.follow import existing_run, is_alive, read_failures, submitted_run
 from lft.launch.logs import LogTail, folded_problems, ranks_with_log, start_of_last_lines
 

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from lft.cli.verb import option
 from lft.core.errors import SettingsError
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
@@ -31,54 +32,60 @@ FLAGS = {
     "partition": "slurm.partition",
     "account": "slurm.account",
     "time": "slurm.time",
+    "num_prompts": "benchmark.num_prompts",
 }
+
+WHAT, WHERE, HOW = "What to train", "Where", "How"
+STRATEGIES = ("auto", "single", "ddp", "zero2", "zero3", "fsdp", "device-map")
+PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 _WHAT = (
     click.argument("run_file", required=False, type=click.Path(path_type=Path)),
-    click.option(
-        "--demo", is_flag=True, help="The embedded example: SmolLM2-135M-Instruct learns WordNet definitions."
-    ),
-    click.option("--model", metavar="NAME", help="Hub id, folder or .gguf file."),
-    click.option("--dataset", metavar="SOURCE", help="File, folder, pattern or Hub data set."),
+    option(WHAT, "--demo", is_flag=True, help="The embedded example: WordNet definitions."),
+    option(WHAT, "--model", metavar="NAME", words="file", help="Hub id, folder or .gguf file."),
+    option(WHAT, "--dataset", metavar="SOURCE", words="file", help="File, folder, pattern or Hub data set."),
 )
-_WHERE = (click.option("--output-dir", metavar="DIR", help="Folder of the adapter."),)
-_SET = (click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Any setting, e.g. --set lora.r=16."),)
+_OUTPUT = (option(WHAT, "--output-dir", metavar="DIR", words="dir", help="Folder of the adapter."),)
+_SET = (option(WHAT, "--set", "sets", metavar="KEY=VALUE", multiple=True, help="Any setting, e.g. --set lora.r=16."),)
+_GPUS = (option(WHERE, "--gpus", metavar="N|auto", words=("auto",), help="GPUs per node; 0 runs on the CPU."),)
+_MACHINES = (option(WHERE, "--nodes", metavar="N", help="Machines of the run."),)
+_WHERE = (
+    *_GPUS,
+    option(WHERE, "--cpu-procs", metavar="N|auto", words=("auto",), help="Ranks per node on the CPU."),
+    *_MACHINES,
+    option(WHERE, "--strict/--no-strict", default=None, help="Fewer GPUs than asked for are an error."),
+)
 _HOW = (
-    click.option("--gpus", metavar="N|auto", help="GPUs per node; 0 runs on the CPU."),
-    click.option("--nodes", metavar="N", help="Machines of the run."),
-    click.option("--cpu-procs", metavar="N|auto", help="Ranks per node on the CPU."),
-    click.option("--strategy", metavar="auto|single|ddp|zero2|zero3|fsdp|device-map", help="How ranks share the work."),
-    click.option("--precision", metavar="auto|fp32|fp16|bf16", help="Number type of the frozen base model."),
-    click.option(
-        "--strict/--no-strict", default=None, help="Whether fewer GPUs than asked for are an error; in SLURM jobs, yes."
-    ),
-    click.option("--restarts", metavar="N", help="How often to start again after a failure that may pass."),
-    click.option("--hang-timeout", metavar="SECONDS|auto", help="No progress for so long is a hang."),
-    click.option("--grace", metavar="SECONDS", help="How long ranks may take to save and leave."),
+    option(HOW, "--strategy", metavar="auto|NAME", words=STRATEGIES, help=f"{', '.join(STRATEGIES[1:])}."),
+    option(HOW, "--precision", metavar="TYPE", words=PRECISIONS, help=f"Of the base model: {', '.join(PRECISIONS)}."),
+    option(HOW, "--restarts", metavar="N", help="Starts again after failures that may pass."),
+    option(HOW, "--hang-timeout", metavar="SECONDS|auto", words=("auto",), help="No progress for so long is a hang."),
+    option(HOW, "--grace", metavar="SECONDS", help="How long ranks may take to save and leave."),
 )
-
 _JOB = (
-    click.option("--time", metavar="H:M:S", help="Time limit of the job."),
-    click.option("--partition", metavar="NAME", help="Partition to submit to."),
-    click.option("--account", metavar="NAME", help="Account to charge."),
+    option("Job", "--time", metavar="H:M:S", help="Time limit of the job."),
+    option("Job", "--partition", metavar="NAME", help="Partition to submit to."),
+    option("Job", "--account", metavar="NAME", help="Account to charge."),
 )
 _RESUME = (
-    click.option(
+    option(
+        HOW,
         "--resume",
         metavar="auto|never|PATH",
+        words=("auto", "never"),
         default="auto",
-        help="Go on from the newest checkpoint; begin anew; or go on from this one, whatever has changed.",
+        help="The newest checkpoint, none, or this one.",
     ),
 )
 _NODES = (
-    click.option("--rdzv", metavar="HOST:PORT", help="Several nodes without a scheduler: where rank 0 will listen."),
-    click.option("--node-rank", metavar="K", type=int, help="With --rdzv: which of the nodes this one is, from 0."),
+    option(WHERE, "--rdzv", metavar="HOST:PORT", help="Without a scheduler: where rank 0 listens."),
+    option(WHERE, "--node-rank", metavar="K", type=int, help="With --rdzv: which node this is, from 0."),
 )
 
 
 def plan_options(function: Function) -> Function:
     """Add the run file and all options of a plan to a command."""
-    return _with(_WHAT + _WHERE + _HOW + _SET, function)
+    return _with(_WHAT + _OUTPUT + _SET + _WHERE + _HOW, function)
 
 
 def data_options(function: Function) -> Function:
@@ -88,7 +95,12 @@ def data_options(function: Function) -> Function:
 
 def resume_options(function: Function) -> Function:
     """Add those options of a plan that change how a run that is there goes on."""
-    return _with(_HOW + _SET, function)
+    return _with(_SET + _WHERE + _HOW, function)
+
+
+def allocation_options(function: Function) -> Function:
+    """Add the run file and the options that shape a SLURM job, without those of its ranks."""
+    return _with(_WHAT[:1] + _OUTPUT + _SET + _GPUS + _MACHINES + _JOB, function)
 
 
 def job_options(function: Function) -> Function:
@@ -107,8 +119,8 @@ def node_options(function: Function) -> Function:
 
 
 def _with(options: Sequence[Callable[[Function], Function]], function: Function) -> Function:
-    for option in reversed(options):
-        function = option(function)
+    for each in reversed(options):
+        function = each(function)
     return function
 
 

@@ -65,7 +65,7 @@ def told_progress(made: int, blocks: int, made_before: int, seconds: float) -> s
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     """Where to tell how many blocks are there: one moving line on a terminal, elsewhere a line now and then."""
-    from lft.cli.present import LiveLines  # with Rich, which a cache that has everything need not wait for
+    from lft.cli.screen import LiveLines  # with Rich, which a cache that has everything need not wait for
 
     first: tuple[int, float] | None = None
     said = time.monotonic()

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import JobWatch, before_it_began, goes_on, newest_job, sweep_lines, told_job, told_wait
+from lft.cli.lines import echo_lines
 from lft.cli.story import next_step, told_apart, told_attempt, told_checkpoints, typed
 from lft.core.run_dir import RunDir
 from lft.launch.follow import RunStatus, existing_run, read_status, submitted_run
@@ -31,10 +32,10 @@ def command(output_dir: Path, watch: bool, as_json: bool) -> None:
         raise click.UsageError("--watch and --json exclude each other")
     waiting = submitted_run(output_dir)
     if waiting is not None and sweep_of(waiting):
-        click.echo("\n".join(f"  {line}" for line in sweep_lines(waiting)))
+        echo_lines(f"  {line}" for line in sweep_lines(waiting))
         return
     if waiting is not None and not watch:
-        click.echo("\n".join(f"  {line}" for line in before_it_began(waiting, output_dir)))
+        echo_lines(f"  {line}" for line in before_it_began(waiting, output_dir))
         return
     run_dir = waiting or existing_run(output_dir)
     if as_json:
@@ -42,7 +43,7 @@ def command(output_dir: Path, watch: bool, as_json: bool) -> None:
     elif watch:
         _watch(run_dir, output_dir)
     else:
-        click.echo("\n".join(status_lines(read_status(run_dir), output_dir, newest_job(run_dir))))
+        echo_lines(status_lines(read_status(run_dir), output_dir, newest_job(run_dir)))
 
 
 def status_lines(status: RunStatus, output_dir: Path, job: Job | None = None) -> list[str]:
@@ -63,7 +64,7 @@ def status_lines(status: RunStatus, output_dir: Path, job: Job | None = None) ->
 
 def _watch(run_dir: RunDir, output_dir: Path) -> None:
     """Show the status in place on a terminal, else a line for each change, until the run, and its job, have ended."""
-    from lft.cli.present import LiveLines  # with Rich, which the other uses of this verb need not wait for
+    from lft.cli.screen import LiveLines  # with Rich, which the other uses of this verb need not wait for
 
     ask_job, said, said_at = JobWatch(run_dir), "", 0.0
     with LiveLines() as live:
@@ -76,9 +77,9 @@ def _watch(run_dir: RunDir, output_dir: Path) -> None:
             now, what = time.monotonic(), f"{job and told_job(job)} {_what(status) if status else ''}"
             if not live.is_terminal and (what != said or now - said_at >= SECONDS_BETWEEN_LINES):
                 said, said_at = what, now
-                click.echo("\n".join(lines[: 2 if job and status else 1]))
+                echo_lines(lines[: 2 if job and status else 1])
             time.sleep(REFRESH_SECONDS)
-    click.echo("\n".join(lines))
+    echo_lines(lines)
 
 
 def _what(status: RunStatus) -> str:

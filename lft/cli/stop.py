@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import goes_on, newest_job, told_job
+from lft.cli.lines import echo_lines
 from lft.cli.story import launcher_gone, next_step, told_attempt, typed
 from lft.core.errors import DONE, HANG, STOPPED, PreflightError
 from lft.core.run_dir import RunDir
@@ -33,7 +34,7 @@ def command(output_dir: Path, now: bool, timeout: float | None) -> int:
         return _cancel(job, output_dir)
     status = read_status(run_dir)
     if not status.is_alive:
-        click.echo(f"  not running: {told_attempt(status.attempts[0], None)}")
+        echo_lines([f"  not running: {told_attempt(status.attempts[0], None)}"])
         click.echo(f"  next   {next_step(status, output_dir)}")
         return DONE
     request = StopRequest.make(run_dir, now=now)
@@ -66,7 +67,7 @@ def _wait(request: StopRequest, run_dir: RunDir, seconds: float) -> bool:
     waited = QUIET_SECONDS
     while waited < seconds:
         status = read_status(run_dir)
-        click.echo(f"  waiting for {told_attempt(status.attempts[0], status.progress)}")
+        echo_lines([f"  waiting for {told_attempt(status.attempts[0], status.progress)}"])
         if request.wait(min(SECONDS_BETWEEN_LINES, seconds - waited)):
             return True
         waited += SECONDS_BETWEEN_LINES
@@ -79,6 +80,6 @@ def _say_end(run_dir: RunDir, output_dir: Path) -> int:
     if newest.state == "gone":
         click.echo(f"  {launcher_gone(newest)}; nothing was saved by this stop")
     else:
-        click.echo(f"  {told_attempt(newest, None)}")
+        echo_lines([f"  {told_attempt(newest, None)}"])
     click.echo(f"  next   {next_step(status, output_dir)}")
     return DONE

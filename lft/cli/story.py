@@ -1,15 +1,12 @@
 """A run in words: how far it is, how an attempt ended, who ran it, and what to type next. Facts in, lines out."""
 
 import shlex
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from lft.core.errors import DONE, EXIT_CODES, FORCED
-from lft.core.order import WorkerReport
 from lft.core.words import clock, counted, duration, rank_names
+from lft.launch.ending import told_end
 from lft.launch.follow import AttemptStatus, Progress, RankBeat, RunStatus, seconds_since
-from lft.launch.outcome import Outcome
 from lft.launch.pace import Pace
 
 QUIET_SECONDS = 10.0
@@ -45,41 +42,6 @@ def told_attempt(attempt: AttemptStatus, progress: Progress | None) -> str:
     if attempt.state == "gone":
         return f"{name} {launcher_gone(attempt)}{where}"
     return f"{name} was started without a launcher of lft, which would say how it ended{where}"
-
-
-def told_end(outcome: Outcome) -> str:
-    """How an attempt ended, and its exit code."""
-    if outcome.exit_code == DONE:
-        done = ", ".join(["done", *([f"uploaded to {outcome.uploaded}"] if outcome.uploaded else [])])
-        return f"{done}, but {'; '.join(outcome.problems)}" if outcome.problems else done
-    code = f"exit {outcome.exit_code}"
-    if outcome.failure is not None:
-        report = outcome.failure.report
-        what = first_line(report.message) or report.error_class or "it left no word"
-        place = told_place(report, outcome.failure.ranks)
-        return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.problems])
-    return f"ended ({code}, {told_code(outcome.exit_code)})" + (
-        f": {'; '.join(filter(None, (outcome.stopped, outcome.took)))}" if outcome.stopped else ""
-    )
-
-
-def told_code(code: int) -> str:
-    """What an exit code means."""
-    if code in EXIT_CODES:
-        return EXIT_CODES[code]
-    try:
-        return f"forced to end by {signal.Signals(code - FORCED).name}"
-    except ValueError:
-        return "the exit code of a rank that left no report"
-
-
-def told_place(report: WorkerReport, ranks: tuple[int, ...] = ()) -> str:
-    """`rank 5 on gpu-a2, at step 412, while training`; several ranks may be on several nodes."""
-    ranks = ranks or (report.rank,)
-    node = f" on {report.node}" if report.node and len(ranks) == 1 else ""
-    step = f", at step {report.step + 1:,}" if report.step is not None else ""
-    stage = f", while {report.stage}" if report.stage else ""
-    return rank_names(ranks) + node + step + stage
 
 
 def told_progress(progress: Progress) -> str:
@@ -152,11 +114,6 @@ def finished_lines(output_dir: Path, tasks: Sequence[str]) -> list[str]:
         return [f"  trained    the run in {output_dir} has trained; left to do: {', '.join(tasks)}"]
     again = f"{typed('benchmark', output_dir)}     compares base and tuned model again"
     return [f"  finished   the run in {output_dir} is done; there is nothing to go on with", f"  next       {again}"]
-
-
-def first_line(text: str) -> str:
-    """The first line of a message that may have many."""
-    return text.strip().partition("\n")[0]
 
 
 def _of_steps(step: int | None, total: int | None) -> str:

@@ -165,7 +165,7 @@ def _submit(settings: RunSettings, runs: list[Run], run_file: Path | None) -> No
     elements = [(run.changes, run.settings) for run in runs]
     script = write_sweep(settings, elements, sys.executable, requeue_exit=requeues_by_exit_code(SAVED))
     send(settings, script, [], len(elements))
-    click.echo(f"  results    {typed('sweep', run_file or DEFAULT_FILE)} --results")
+    click.echo(f"  results    {typed('sweep', run_file or Path(DEFAULT_FILE))} --results")
 
 
 def show_results(folder: Path, runs: list[Run], by: str) -> None:

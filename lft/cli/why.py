@@ -8,20 +8,12 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import before_it_began, newest_job, told_job
-from lft.cli.story import (
-    first_line,
-    next_step,
-    told_apart,
-    told_attempt,
-    told_checkpoints,
-    told_code,
-    told_place,
-    typed,
-)
+from lft.cli.story import next_step, told_apart, told_attempt, told_checkpoints, typed
 from lft.core.errors import DONE
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.words import counted, rank_names
+from lft.launch.ending import first_line, told_code, told_place
 from lft.launch.follow import RunStatus, existing_run, read_failures, read_status, submitted_run
 from lft.launch.logs import LogTail, start_of_last_lines
 from lft.launch.outcome import Failure

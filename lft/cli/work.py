@@ -23,7 +23,7 @@ def work(
         click.echo("\n".join(finished_lines(plan.settings.output_dir, tasks)))
     if dry_run or tasks == () or (tasks and plan.node > 0):
         return DONE
-    with RunDisplay(plan.local_ranks[0]) as display:
+    with RunDisplay(plan.local_ranks[0], plan.run_dir) as display:
         agent = Agent(plan, display.observe, company, stop)
         with agent.stop.listening():
             outcome = agent.run() if tasks is None else agent.finish(tasks)

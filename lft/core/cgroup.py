@@ -1,5 +1,6 @@
 """What the cgroups around this process let it use. The tightest limit counts, its own or that of any cgroup above."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,18 @@ def memory_limit(root: Path = Path("/")) -> int | None:
         _text(folder / name) for folder in _folders("memory", root) for name in ("memory.max", "memory.limit_in_bytes")
     )
     return min((int(text) for text in texts if text.isdigit()), default=None)
+
+
+def memory_left(root: Path = Path("/")) -> int | None:
+    """Bytes that can still be had before a limit is met, files that are only cached counted as free; None without a limit."""
+    left: list[int] = []
+    for folder in _folders("memory", root):
+        limit = _text(folder / "memory.max") or _text(folder / "memory.limit_in_bytes")
+        used = _text(folder / "memory.current") or _text(folder / "memory.usage_in_bytes")
+        if limit.isdigit() and used.isdigit():
+            cached = re.search(r"^(?:total_)?inactive_file (\d+)$", _text(folder / "memory.stat"), re.MULTILINE)
+            left.append(int(limit) - int(used) + (int(cached[1]) if cached else 0))
+    return min(left, default=None)
 
 
 def _folders(controller: str, root: Path) -> Iterator[Path]:

@@ -13,6 +13,7 @@ from lft.core.allocation import SlurmAllocation, slurm_allocation
 from lft.core.cgroup import cpu_limit, memory_limit
 from lft.core.gpus import Gpu, find_gpus
 from lft.core.rank import slurm_variables, visible_gpus
+from lft.core.trackers import Tracker, missing_trackers
 
 __all__ = ["Gpu", "Machine", "cpu_computes_bf16", "look_at_machine"]
 
@@ -35,6 +36,8 @@ class Machine(BaseModel):
     has_deepspeed: bool = False
     has_bitsandbytes: bool = False
     has_liger: bool = False
+    missing_trackers: tuple[Tracker, ...] = ()
+    """Those of training.trackers whose package is not installed."""
     slurm: SlurmAllocation | None = None
 
     def describe(self) -> str:
@@ -66,12 +69,13 @@ def look_at_machine(root: Path = Path("/")) -> Machine:
         gpus=find_gpus(root),
         cpu_cores=cpu_cores(root),
         memory_bytes=_memory_bytes(root),
-        cpu_computes_bf16=cpu_computes_bf16(_cpu_flags(root)),
+        cpu_computes_bf16=cpu_computes_bf16(cpu_flags(root)),
         visible_gpus=visible_gpus(),
         unused_gpu=_apple_gpu(),
         has_deepspeed=find_spec("deepspeed") is not None,
         has_bitsandbytes=find_spec("bitsandbytes") is not None,
         has_liger=find_spec("liger_kernel") is not None,
+        missing_trackers=missing_trackers(),
         slurm=slurm_allocation(slurm_variables()),
     )
 
@@ -90,7 +94,7 @@ def cpu_computes_bf16(flags: frozenset[str]) -> bool:
     return not flags.isdisjoint(BF16_CPU_FLAGS)
 
 
-def _cpu_flags(root: Path) -> frozenset[str]:
+def cpu_flags(root: Path = Path("/")) -> frozenset[str]:
     """The flags of the first core; the kernel takes milliseconds to write down many cores, so no more is read."""
     try:
         with (root / "proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:

@@ -14,7 +14,7 @@ from lft.core.settings import Precision, RunSettings, Strategy
 Job = Literal["train", "benchmark"]
 STOPPED_EARLY: dict[Job, str] = {
     "train": "stopped before training; nothing was lost",
-    "benchmark": "stopped before all was answered; the adapter is saved",
+    "benchmark": "stopped before all was answered; the adapter is saved, and what was answered is kept",
 }
 """What a stop means before there is anything of the job to save."""
 
@@ -38,6 +38,8 @@ class WorkerOrder(BaseModel):
     """The content of deepspeed.json, values final; for zero2 and zero3."""
     resume_from: Path | None = None
     """A complete checkpoint to go on from."""
+    adapter: Path | None = None
+    """Folder of the adapter to benchmark; None: output_dir."""
 
     def terms(self) -> dict[str, Any]:
         """What the orders of all nodes must say alike, for their ranks to train together: JSON values by their names.

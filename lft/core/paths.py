@@ -93,6 +93,9 @@ def input_mistakes(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         problem = unwritable(expanded(output_dir).absolute())
         if problem:
             yield "output_dir", problem
+    token_file = _text(values, "upload", "token_file")
+    if token_file and not _is_readable_file(expanded(token_file)):
+        yield "upload.token_file", "is no file that this user may read"  # and is not shown: it may be the token itself
 
 
 def source_problem(source: str) -> str | None:
@@ -137,6 +140,10 @@ def _model_problem(name: str) -> str | None:
     if path.is_file() and path.suffix.lower() != ".gguf":
         return f"{name} is a file; a model folder, a .gguf file or a Hub id is expected"
     return None
+
+
+def _is_readable_file(path: Path) -> bool:
+    return os.path.isfile(path) and _readable(path)
 
 
 def _readable(path: Path) -> bool:

@@ -13,6 +13,7 @@ RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE = "RANK", "LOCAL_RANK", "WORLD_SI
 LOCAL_SIZE = "LOCAL_SIZE"
 MASTER_ADDR, MASTER_PORT = "MASTER_ADDR", "MASTER_PORT"
 CACHE, XDG_CACHE = "LFT_CACHE", "XDG_CACHE_HOME"
+HF_HOME, HF_HUB_CACHE = "HF_HOME", "HF_HUB_CACHE"
 CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 HIP_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES = "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"
 LAUNCHER_PID = "LFT_LAUNCHER_PID"
@@ -163,6 +164,11 @@ def environment_for_steps() -> dict[str, str]:
     return {name: value for name, value in clean_environment().items() if not name.startswith(STEP_PREFIXES)}
 
 
+def public_variables() -> dict[str, str]:
+    """This process's environment without secrets, for those who judge what is set there."""
+    return {name: value for name, value in os.environ.items() if not is_secret(name, value)}
+
+
 def slurm_variables() -> dict[str, str]:
     """What SLURM says of this process's job and step."""
     return {name: value for name, value in os.environ.items() if name.startswith("SLURM_")}
@@ -178,6 +184,12 @@ def cache_folder() -> Path:
     if CACHE in os.environ:
         return Path(os.environ[CACHE]).expanduser()
     return Path(os.environ.get(XDG_CACHE) or "~/.cache").expanduser() / "lft"
+
+
+def hub_cache_folder() -> Path:
+    """Where the Hub's client keeps models and data sets: HF_HUB_CACHE, else hub in HF_HOME, else in the user's cache folder."""
+    home = os.environ.get(HF_HOME) or f"{os.environ.get(XDG_CACHE) or '~/.cache'}/huggingface"
+    return Path(os.environ.get(HF_HUB_CACHE) or f"{home}/hub").expanduser()
 
 
 def tokenize_serially() -> None:

@@ -63,9 +63,15 @@ class Attempt:
         """How the attempt ended; there when it has."""
         return self.folder / "outcome.json"
 
-    def answers(self, rank: int) -> Path:
-        """A rank's share of the benchmark's answers, JSON lines."""
-        return self.folder / "answers" / f"rank-{rank}.jsonl"
+    @property
+    def claims(self) -> Path:
+        """Which rank takes which batch of the benchmark."""
+        return self.folder / "claims"
+
+    @property
+    def answers(self) -> Path:
+        """The prompts of a benchmark that is done, with what is expected and both models' answers, JSON lines."""
+        return self.folder / "answers.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +126,34 @@ class RunDir:
         return self.run / "slurm"
 
     @property
+    def answers(self) -> Path:
+        """What is answered already of a benchmark that is not done."""
+        return self.run / "answers"
+
+    @property
     def report(self) -> Path:
         """The numbers of the run."""
         return self.run / "report.json"
+
+    @property
+    def results(self) -> tuple[Path, ...]:
+        """What is written at the end of a run, about it."""
+        return self.report, self.page, self.loss_picture
+
+    @property
+    def page(self) -> Path:
+        """The run to look at, in a browser."""
+        return self.run / "report.html"
+
+    @property
+    def loss_picture(self) -> Path:
+        """The losses as a picture, for the model card too."""
+        return self.run / "loss.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files for TensorBoard, if they were asked for."""
+        return self.run / "tensorboard"
 
     @property
     def adapter_config(self) -> Path:

@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from lft.core.local_metric import MetricName
 from lft.core.lora_start import Quantization, Start
 from lft.core.section import Count, CountOrZero, Every, Name, NoBool, NotNegative, Section, Share, absolute
 from lft.core.slurm_settings import SlurmSettings
+from lft.core.trackers import Tracker
 
 Precision = Literal["fp32", "fp16", "bf16"]
 Strategy = Literal["single", "ddp", "zero2", "zero3", "fsdp", "device-map"]
@@ -160,8 +162,8 @@ class TrainingSettings(Section):
     lr_scheduler: Literal["linear", "cosine", "constant"] = "linear"
     """How the learning rate falls after the warm-up."""
 
-    warmup_steps: CountOrZero = 0
-    """Steps over which the learning rate rises from 0."""
+    warmup_steps: Share | CountOrZero = 0
+    """Steps over which the learning rate rises from 0; below 1, that share of all steps."""
 
     weight_decay: NotNegative = 0.0
     """Weight decay of AdamW."""
@@ -202,6 +204,9 @@ class TrainingSettings(Section):
     log_every: Count = 10
     """Steps between two logged losses."""
 
+    trackers: tuple[Tracker, ...] = ()
+    """What else is told the losses: tensorboard (files in run/tensorboard), wandb, trackio or mlflow. Nothing by default."""
+
 
 class BenchmarkSettings(Section):
     """Base against tuned model on the held-out rows, after training."""
@@ -212,12 +217,15 @@ class BenchmarkSettings(Section):
     max_new_tokens: Count = 128
     """Longest answer, in tokens."""
 
-    batch_size: Count = 16
+    batch_size: Count = 32
     """Prompts answered at a time on each device."""
+
+    metrics: tuple[MetricName, ...] = ("rouge",)
+    """`rouge`, and paths of metrics of the `evaluate` kind: a script, or a folder that holds one of the same name."""
 
 
 class UploadSettings(Section):
-    """Upload to the Hugging Face Hub. There is no token here: it comes from `hf auth login` or HF_TOKEN."""
+    """Upload to the Hugging Face Hub. There is no token here: it comes from a file, from HF_TOKEN or from `hf auth login`."""
 
     repo_name: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
     """username/repository; nothing is uploaded without it."""
@@ -227,6 +235,21 @@ class UploadSettings(Section):
 
     private: bool = False
     """Make a created repository private; an existing public one is then refused."""
+
+    revision: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")] | None = None
+    """Branch to upload to; main by default, and created from it where it does not exist."""
+
+    commit_message: Annotated[str, Field(min_length=1)] = "Upload LoRA adapter"
+    """Message of the commit; lines after the first are its description."""
+
+    token_file: Annotated[Path, AfterValidator(absolute)] | None = None
+    """File that holds the token alone; without it, HF_TOKEN or the token of `hf auth login` is used."""
+
+    @property
+    def page(self) -> str:
+        """Where the Hub shows what was uploaded, below its address."""
+        branch = self.revision if self.revision != "main" else None
+        return f"{self.repo_name}/tree/{branch.replace('/', '%2F')}" if branch else str(self.repo_name)
 
 
 class LaunchSettings(Section):

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from lft.core.errors import SettingsError
+from lft.core.local_metric import metric_mistakes
 from lft.core.paths import input_mistakes
 from lft.core.settings import RunSettings, WeightedSource
 
@@ -153,7 +154,7 @@ def _explain(detail: ErrorDetails, values: Mapping[str, Any], places: Mapping[Ke
         elif isinstance(given, list):
             given = given[int(part)]
     shown = "a section" if isinstance(given, Mapping) else json.dumps(given, default=str, ensure_ascii=False)
-    return f"{place}  {name} is {shown}; {_expectation(key)}"
+    return f"{place}  {name} is {shown}; {expectation(key)}"
 
 
 def _setting_key(location: tuple[int | str, ...]) -> Key:
@@ -202,7 +203,7 @@ def _suggestion(key: Key) -> str:
     return "known here: " + ", ".join(fields)
 
 
-def _expectation(key: Key) -> str:
+def expectation(key: Key) -> str:
     """What a field takes, from its type and bounds."""
     field = _section_fields(key[:-1])[key[-1]]
     if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
@@ -236,8 +237,12 @@ def _describe(schema: Mapping[str, Any]) -> str:
     }
     if schema.get("minItems"):
         words["array"] += ", at least one,"
+    if schema.get("items", {}).get("type") == "integer":
+        words["array"] = words["array"].replace("texts", "integers")
     if "$ref" in schema.get("items", {}):
         words["array"] = "a list of {source, weight}"
+    if "enum" in schema.get("items", {}):
+        words["array"] = f"a list of {', '.join(schema['items']['enum'])}"
     pattern = f" that matches {schema['pattern']}" if "pattern" in schema else ""
     if "examples" in schema:
         pattern = f" such as {schema['examples'][0]}"
@@ -246,7 +251,8 @@ def _describe(schema: Mapping[str, Any]) -> str:
 
 def _path_mistakes(values: Mapping[str, Any], places: Mapping[Key, str], where: str) -> list[str]:
     """Local paths that cannot work, found before anything starts."""
-    return [f"{_place_of(tuple(key.split('.')), places, where)}  {key} {what}" for key, what in input_mistakes(values)]
+    mistakes = [*input_mistakes(values), *metric_mistakes(values)]
+    return [f"{_place_of(tuple(key.split('.')), places, where)}  {key} {what}" for key, what in mistakes]
 
 
 def _unique(lines: Sequence[str]) -> list[str]:

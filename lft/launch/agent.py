@@ -5,14 +5,10 @@ import os
 import shlex
 import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
 
 from lft.core.beat import Heart
 from lft.core.errors import BUG, DONE, FORCED, HANG, OUT_OF_MEMORY, SAVED, STOPPED, PreflightError, UploadError
@@ -24,23 +20,23 @@ from lft.core.order import STOPPED_EARLY, Job, WorkerReport
 from lft.core.rank import started_again_by_scheduler
 from lft.core.run_dir import Attempt
 from lft.core.run_lock import alone
-from lft.core.settings import RunSettings
 from lft.core.words import rank_names
 from lft.launch.company import Alone
 from lft.launch.follow import is_trained, training_attempts
 from lft.launch.node_job import Around, do_job
 from lft.launch.outcome import Outcome
-from lft.launch.ranks import POLL_SECONDS
-from lft.launch.remaining import TASKS, Task
-from lft.launch.restart import Brake, after_stop, may_pass, next_step
+from lft.launch.remaining import TASKS, Task, forget_first_try
+from lft.launch.reporting import measured, page_problem
+from lft.launch.restart import Brake, after_stop, benchmark_again, may_pass, next_step
 from lft.launch.resuming import brake_of, resume_point, set_aside, steps_done
 from lft.launch.stopping import StopRequests
 from lft.launch.supervisor import Ended
 from lft.launch.triage import find_failure, is_cause
+from lft.launch.uploading import upload_until_stopped
 from lft.plan.adviser import next_that_fits
 from lft.plan.launch_plan import LaunchPlan
 from lft.plan.smaller import SmallerRun
-from lft.publish.report import Report, write_report
+from lft.publish.report import Report, make_report, write_report
 
 Observer = Callable[[Event], None]
 LAUNCHER = "launcher"
@@ -91,8 +87,11 @@ class Agent:
 
     def benchmark(self) -> Outcome:
         """Benchmark and report an adapter that is already there."""
-        with alone(self.plan.run_dir), self.stop.listening(), self._recorded(trains=False) as record:
-            return record(self._job("benchmark") or Outcome(exit_code=DONE, report=self._report()))
+        with alone(self.plan.run_dir), self.stop.listening(), self._recorded(keeps_files=True, trains=False) as record:
+            ended = self._benchmark()
+            if ended and ended.failure is None:
+                ended = ended.model_copy(update={"next_step": benchmark_again(self.plan)})
+            return record(ended or Outcome(exit_code=DONE, report=self._report()))
 
     def _refuse_used_attempt(self) -> None:
         """The plan was made before the lock was taken: another launch may have come and gone in between."""
@@ -143,12 +142,11 @@ class Agent:
             return Outcome(exit_code=DONE, stopped="trained; the adapter is on node 0")
         problems: list[str] = []
         if "benchmark" in tasks:
-            ended = self._job("benchmark")
+            ended = self._benchmark()
             if ended is not None and ended.failure is None:
                 return ended
             if ended is not None and ended.failure is not None:
-                reason = ended.failure.report.message
-                problems.append(f"benchmark failed: {reason}; again: lft benchmark {settings.output_dir}")
+                problems.append(f"benchmark failed: {ended.failure.report.message}; again: {ended.next_step}")
         report = self._report() if "report" in tasks else None
         uploaded, again = "", shlex.join(["lft", "upload", str(settings.output_dir)])
         if "upload" in tasks:
@@ -161,26 +159,22 @@ class Agent:
             return Outcome(exit_code=self._stop_code, report=report, stopped=words, next_step=again)
         return Outcome(exit_code=DONE, report=report, uploaded=uploaded, problems=tuple(problems))
 
+    def _benchmark(self) -> Outcome | None:
+        """The benchmark, once more after a failure that may pass: it goes on with the answers that are there."""
+        ended = self._job("benchmark")
+        if ended is None or ended.failure is None or not may_pass(ended.failure.report):
+            return ended
+        self._say(
+            f"restart    benchmark: {ended.failure.who()} {ended.failure.report.message.splitlines()[0]}; once more"
+        )
+        forget_first_try(self.attempt)
+        return self._job("benchmark")
+
     def _upload(self) -> str:
         """The address of the upload, or nothing where a stop came first. Raises UploadError."""
         self.observe(Event(LAUNCHER, "stage", {"name": "uploading"}, time.time()))
         Heart(self.attempt.beat(0)).beat("uploading")  # rank 0 has left, and this is where readers look
-        ended: list[str | Exception] = []
-
-        def work() -> None:
-            try:
-                ended.append(upload(self.plan.settings))
-            except Exception as error:
-                ended.append(error)
-
-        # a daemon: a Hub that does not answer must not keep a stopped run alive
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        while thread.is_alive() and not self.stop.look():
-            thread.join(POLL_SECONDS)
-        if ended and isinstance(ended[0], Exception):
-            raise ended[0]
-        return str(ended[0]) if ended else ""
+        return upload_until_stopped(self.plan.settings, self._say, lambda: bool(self.stop.look()))
 
     @property
     def _stop_code(self) -> int:
@@ -191,17 +185,22 @@ class Agent:
         from lft.publish.card import write_card  # with the Hub's client: 10 MB that no one needs while ranks train
 
         run_dir, settings = self.plan.run_dir, self.plan.settings
-        trained = self._metrics("train", run_dir.attempts())
+        first_rank = self.plan.local_ranks[0]
+        trained = measured("train", run_dir.attempts(), first_rank)
         predicted = self.plan.memory.total if self.plan.memory else None
-        since = [attempt for attempt in run_dir.attempts() if attempt.number >= training_attempts(run_dir)[0].number]
-        report = write_report(run_dir, settings, trained, self._metrics("benchmark", since), predicted)
-        write_card(settings.output_dir, settings.upload.repo_name)
+        training = training_attempts(run_dir)[:1]  # none, where an adapter from elsewhere is benchmarked
+        since = [attempt for attempt in run_dir.attempts() if not training or attempt.number >= training[0].number]
+        report = make_report(settings, trained, measured("benchmark", since, first_rank), predicted)
+        write_report(run_dir, report)
+        page_problem(run_dir)  # for the picture on the card; how the attempt ends is not known yet, and written later
+        if self.plan.adapter is None:
+            write_card(settings.output_dir, settings.upload.repo_name)
         return report
 
     def _job(self, job: Job) -> Outcome | None:
         """Run one job on this node's ranks; None when it is done, else how the run ended."""
         plan, attempt = self.plan, self.attempt
-        trained = self._metrics("train", plan.run_dir.attempts()) if job == "benchmark" else []
+        trained = measured("train", plan.run_dir.attempts(), plan.local_ranks[0]) if job == "benchmark" else []
         plan.order(job, trained[0]["precision"] if trained else None).save(attempt.order(job))
         self.company.begin(plan, job)
         around = Around(
@@ -220,8 +219,11 @@ class Agent:
         if failure is None:
             return None
         code = failure.report.exit_code
-        smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
-        again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
+        if job == "benchmark":
+            again = benchmark_again(plan, failure.report)
+        else:
+            smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
+            again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)
         return Outcome(exit_code=code, failure=failure, next_step=again)
 
     def _observe(self, event: Event) -> None:
@@ -262,9 +264,9 @@ class Agent:
         return after_stop(self.plan, resume_point(run_dir).checkpoint, is_trained=is_trained(run_dir))
 
     @contextmanager
-    def _recorded(self, *, trains: bool = True) -> Iterator[Callable[[Outcome], Outcome]]:
+    def _recorded(self, *, trains: bool = True, keeps_files: bool = False) -> Iterator[Callable[[Outcome], Outcome]]:
         """Write who makes the attempt and, through what is yielded, how it ended; also where lft itself fails."""
-        self._write_files(trains=trains)
+        self._write_files(trains=trains, keeps_files=keeps_files)
         outcomes: list[Outcome] = []
 
         def record(outcome: Outcome) -> Outcome:
@@ -282,48 +284,27 @@ class Agent:
             raise
 
     def _kept(self, outcome: Outcome) -> Outcome:
-        """Write how the attempt ended; a full disk must not hide it from who reads the terminal."""
+        """Write how the attempt ended, and its page; a full disk must not hide it from who reads the terminal."""
         try:
             outcome.save(self.attempt.outcome)
+            problem = page_problem(self.plan.run_dir) if self.plan.node == 0 else ""
         except OSError as error:
             problem = f"{self.attempt.outcome} cannot be written: {error.strerror}"
-            return outcome.model_copy(update={"problems": (*outcome.problems, problem)})
-        return outcome
+        return outcome.model_copy(update={"problems": (*outcome.problems, problem)}) if problem else outcome
 
-    def _write_files(self, *, trains: bool) -> None:
+    def _write_files(self, *, trains: bool, keeps_files: bool) -> None:
+        """The plan's files; `keeps_files`: those of the run stay, which this attempt does not change."""
         output_dir = self.plan.settings.output_dir
         who = {"pid": os.getpid(), "host": socket.gethostname(), "started_ns": time.time_ns(), "node": self.plan.node}
         try:
             for name, text in self.plan.files().items():
-                if trains or output_dir / name != self.attempt.order("train"):
+                is_kept = keeps_files and (output_dir / name).exists()
+                if trains or not (is_kept or output_dir / name == self.attempt.order("train")):
                     write_text(output_dir / name, text)
             write_text(self.attempt.launcher, json.dumps(who))
         except OSError as error:
             raise _unwritable(output_dir, error) from None
 
-    def _metrics(self, job: Job, attempts: list[Attempt]) -> list[dict[str, Any]]:
-        """What the ranks measured, rank 0 first, in the newest of `attempts` in which this node finished the job.
-
-        Ranks of other nodes are left out where they do not share the folder.
-        """
-        for attempt in reversed(attempts):
-            paths = [path for rank, path in attempt.reports(job)]
-            try:
-                if attempt.report(job, self.plan.local_ranks[0]) in paths:
-                    return [WorkerReport.load(path).metrics for path in paths]
-            except ValidationError:  # damaged since
-                continue
-        return []
-
 
 def _unwritable(output_dir: Path, error: OSError) -> PreflightError:
     return PreflightError(f"{output_dir} cannot be written: {error.strerror}", next_step="choose another --output-dir")
-
-
-def upload(settings: RunSettings) -> str:
-    """Upload a finished run as its settings say; returns the address. Raises UploadError."""
-    from lft.publish.upload import upload_adapter
-
-    wish = settings.upload
-    assert wish.repo_name is not None
-    return upload_adapter(settings.output_dir, wish.repo_name, create_new=wish.create_new, private=wish.private)

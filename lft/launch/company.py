@@ -60,6 +60,7 @@ class InJob(Alone):
     limit: TimeLimit
     _lost: list[int] = field(default_factory=list)
     _gave_up: Callable[[], bool] = lambda: False
+    _job: Job = "train"
 
     @property
     def continues_by_itself(self) -> bool:
@@ -68,6 +69,7 @@ class InJob(Alone):
 
     def begin(self, plan: LaunchPlan, job: Job) -> None:
         """Have the other nodes begin too."""
+        self._job = job
         self.team.begin(plan.attempt, job)
         seconds = len(self.team.names) / NODES_A_SECOND
         self._gave_up = seldom(lambda: bool(self.team.failed()), max(SECONDS_BETWEEN_LOOKS, seconds))
@@ -90,9 +92,10 @@ class InJob(Alone):
         self._lost = self.team.settle()
         attempt = plan.attempt_dir
         reports = all_reports(attempt) if attempt.failure(0).parent.exists() else []
-        reports = [report for report in reports if report.rank not in plan.local_ranks and report.exit_code != SAVED]
+        here = plan.ranks_here(self._job)
+        reports = [report for report in reports if report.rank not in here and report.exit_code != SAVED]
         if self._lost and all(report.is_victim for report in reports):
-            first = min(self._lost) * plan.topology.ranks_per_node
+            first = min(self._lost) * plan.ranks_per_node(self._job)
             beat = Beat.load(attempt.beat(first))
             reports.append(self.team.loss(self._lost, first, beat.step if beat else None))
         return reports

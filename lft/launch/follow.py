@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lft.core.beat import Beat
 from lft.core.checkpoints import MANIFEST, complete, folders
-from lft.core.errors import SettingsError
+from lft.core.errors import PreflightError, SettingsError
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.run_lock import is_held
@@ -22,6 +22,7 @@ from lft.launch.outcome import Outcome
 from lft.launch.pace import Pace, read_pace
 from lft.launch.submission import job_ids
 from lft.launch.triage import all_reports
+from lft.plan.launch_plan import LaunchPlan
 
 LATE_SECONDS = 10.0
 """A rank heard this much longer ago than most is named; beats of ranks in step differ by a second and a step."""
@@ -156,6 +157,14 @@ def checkpoints(run_dir: RunDir) -> tuple[list[Path], list[Path]]:
 def training_attempts(run_dir: RunDir) -> list[Attempt]:
     """The attempts that were told to train, the newest first."""
     return [attempt for attempt in reversed(run_dir.attempts()) if attempt.order("train").exists()]
+
+
+def read_plan(attempt: Attempt) -> LaunchPlan:
+    """What an attempt was planned to do. Raises PreflightError."""
+    try:
+        return LaunchPlan.model_validate_json(attempt.plan.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise PreflightError(f"{attempt.plan} cannot be read: {error}") from None
 
 
 def start_of(attempt: Attempt) -> Path | None:

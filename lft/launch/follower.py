@@ -43,7 +43,7 @@ def _do(
     try:
         plan = as_node(plan, team.me.node, gpus)
     except PreflightError as error:
-        first = team.me.node * plan.topology.ranks_per_node
+        first = team.me.node * plan.ranks_per_node(word.job)
         WorkerReport.of_failure(first, "starting", error, "").save(attempt.failure(first))
         return True
     is_over = seldom(lambda: team.is_over(word.number))

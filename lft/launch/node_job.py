@@ -29,7 +29,7 @@ class Around:
 
 def do_job(plan: LaunchPlan, job: Job, around: Around) -> tuple[Ended, bool]:
     """Run a job's ranks of this node, whose order is written, to their end; also whether there was something to save."""
-    attempt, tail = plan.attempt_dir, EventTail(plan.run_dir.events, [f"rank-{rank}" for rank in plan.local_ranks])
+    attempt, tail = plan.attempt_dir, EventTail(plan.run_dir.events, [f"rank-{rank}" for rank in plan.ranks_here(job)])
     stages: set[str] = set()
 
     def pass_on_events() -> None:
@@ -53,7 +53,7 @@ def do_job(plan: LaunchPlan, job: Job, around: Around) -> tuple[Ended, bool]:
         is_called_off=around.is_called_off,
     )
     with Ranks() as ranks:
-        for rank in plan.local_ranks:
+        for rank in plan.ranks_here(job):
             environment = plan.environment(rank, job)
             ranks.start(rank, plan.argv(job), environment, log=attempt.log(rank), report=attempt.report(job, rank))
         ended = supervise(ranks, watch)

@@ -1,9 +1,10 @@
 """What a run that has trained still lacks of what its settings ask for."""
 
+import shutil
 from typing import Literal, get_args
 
 from lft.core.errors import DONE
-from lft.core.run_dir import RunDir
+from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import RunSettings
 from lft.launch.follow import is_trained, training_attempts
 from lft.launch.outcome import Outcome
@@ -25,7 +26,15 @@ def remaining(run_dir: RunDir, settings: RunSettings) -> tuple[Task, ...] | None
         tasks.append("benchmark")
     if tasks or not run_dir.report.exists() or not any(end.exit_code == DONE for end in ends):
         tasks.append("report")
-    repository = settings.upload.repo_name
-    if repository and not any(end.uploaded.endswith(f"/{repository}") for end in ends):
+    wish = settings.upload
+    if wish.repo_name and not any(end.uploaded.endswith(f"/{wish.page}") for end in ends):
         tasks.append("upload")
     return tuple(tasks)
+
+
+def forget_first_try(attempt: Attempt) -> None:
+    """Before a benchmark's second try in an attempt: what its ranks took is free again, and their failures are put aside."""
+    shutil.rmtree(attempt.claims, ignore_errors=True)
+    failures = attempt.failure(0).parent
+    if failures.exists():
+        failures.rename(failures.with_name("failures-of-the-first-try"))

@@ -49,6 +49,17 @@ def next_step(report: WorkerReport, plan: LaunchPlan, checkpoint: Path | None, s
     return _again(plan, checkpoint) if may_pass(report) else ""
 
 
+def benchmark_again(plan: LaunchPlan, report: WorkerReport | None = None) -> str:
+    """What finishes a benchmark that failed or was stopped; with fewer prompts at a time where memory ran out."""
+    output_dir, settings = plan.settings.output_dir, plan.settings
+    words = ["lft", "benchmark", str(plan.adapter or output_dir)]
+    if plan.adapter:
+        words += ["--dataset", *settings.data.source_names[:1], "--output-dir", str(output_dir)]
+    if report and report.exit_code == OUT_OF_MEMORY:
+        words += ["--set", f"benchmark.batch_size={max(1, settings.benchmark.batch_size // 2)}"]
+    return shlex.join(words)
+
+
 def after_stop(plan: LaunchPlan, checkpoint: Path | None, *, is_trained: bool) -> str:
     """What to type after a stop that was asked for."""
     if is_trained:

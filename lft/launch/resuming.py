@@ -68,7 +68,7 @@ def set_aside(run_dir: RunDir, number: int, start: Path | None) -> Path | None:
     step = step_of(start) if start and goes_on_here else 0
     old = [path for path in folders(run_dir.output_dir) if step_of(path) > step]
     if not goes_on_here:
-        old += [path for path in (run_dir.report, *run_dir.adapter) if path.exists()]
+        old += [path for path in (*run_dir.results, *run_dir.adapter) if path.exists()]
     folder = run_dir.before_attempt(number)
     for path in old:
         folder.mkdir(exist_ok=True)

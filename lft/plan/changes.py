@@ -27,6 +27,7 @@ _EFFECTS: tuple[tuple[str, Effect], ...] = (
     ("training.keep_best", "none"),
     ("training.evaluate_every", "none"),
     ("training.log_every", "none"),
+    ("training.trackers", "none"),
     ("training.batch_size", "rounding"),
     ("training.gradient_checkpointing", "rounding"),
     ("training.liger", "rounding"),

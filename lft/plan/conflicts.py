@@ -1,11 +1,13 @@
 """What cannot go together, and what this machine lacks: all of it at once, each with a way out. Pure."""
 
+import json
 from collections.abc import Iterator
 
 from lft.core.errors import PreflightError, SettingsError
 from lft.core.hardware import Machine
 from lft.core.precision import choose_precision
 from lft.core.settings import LaunchSettings, RunSettings, Strategy, TrainingSettings
+from lft.core.trackers import PACKAGES
 from lft.plan.topology import ONE_RANK
 from lft.plan.variants import lacks_quantization, variant_conflicts, without_strategies
 
@@ -22,7 +24,7 @@ def refuse_conflicts(settings: RunSettings, machine: Machine) -> None:
     contradictions += variant_conflicts(settings)
     if settings.sweep:
         contradictions.append(("sweep describes several runs, and one is asked for", "lft sweep makes them all"))
-    lacks = [*_lacks(launch, machine), *_lacks_kernels(training, launch, machine)]
+    lacks = [*_lacks(launch, machine), *_lacks_kernels(training, launch, machine), *_lacks_trackers(training, machine)]
     lacks += lacks_quantization(settings.model, has_bitsandbytes=machine.has_bitsandbytes)
     found = [f"{problem}; {way_out}" for problem, way_out in contradictions + lacks]
     if contradictions:
@@ -112,6 +114,15 @@ def _lacks_kernels(training: TrainingSettings, launch: LaunchSettings, machine: 
         if is_wanted and not installed[package]:
             extra = package.partition("-")[0]
             yield f"{name} needs the package {package}", f"pip install 'lft[{extra}]', or --set training.{instead}"
+
+
+def _lacks_trackers(training: TrainingSettings, machine: Machine) -> Iterator[tuple[str, str]]:
+    """Packages of trackers that are named."""
+    for name in training.trackers:
+        if name in machine.missing_trackers:
+            without = json.dumps([each for each in training.trackers if each != name])
+            problem = f"training.trackers names {name}, and the package {PACKAGES[name]} is not installed"
+            yield problem, f"pip install {PACKAGES[name]}, or --set 'training.trackers={without}'"
 
 
 def _asks_for_cpu(launch: LaunchSettings) -> bool:

@@ -17,7 +17,9 @@ from lft.core.rows import PreparedFacts
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import Precision, RunSettings, Strategy
 from lft.core.settings_file import to_yaml
+from lft.core.words import counted
 from lft.plan.accelerate_config import accelerate_yaml
+from lft.plan.answering import Answering, plan_answering
 from lft.plan.batch import Batch, plan_batch, wanted_global_batch
 from lft.plan.conflicts import refuse_conflicts
 from lft.plan.deepspeed_config import deepspeed_config
@@ -50,6 +52,10 @@ class LaunchPlan(BaseModel):
     memory: MemoryPrediction | None = None
     """What each device is predicted to need; None where nothing is known about the model."""
     topology: Topology
+    answering: Answering | None = None
+    """The ranks of the benchmark; None: those that train."""
+    adapter: Path | None = None
+    """Folder of an adapter that is only benchmarked, where it is not in output_dir."""
     batch: Batch
     precision: Precision | None
     """None: the worker decides, on a GPU by the checkpoint, on a CPU by measuring."""
@@ -68,27 +74,41 @@ class LaunchPlan(BaseModel):
 
     @property
     def local_ranks(self) -> range:
-        """The ranks of this node."""
-        first = self.node * self.topology.ranks_per_node
-        return range(first, first + self.topology.ranks_per_node)
+        """The ranks of this node that train."""
+        return self.ranks_here("train")
+
+    def ranks_here(self, job: Job) -> range:
+        """The ranks of this node that do a job."""
+        local = self.ranks_per_node(job)
+        return range(self.node * local, (self.node + 1) * local)
+
+    def ranks_per_node(self, job: Job) -> int:
+        """How many ranks of each node do a job."""
+        return self.answering.ranks_per_node if self.answering and job == "benchmark" else self.topology.ranks_per_node
 
     def world_size(self, job: Job) -> int:
         """How many ranks do a job: node 0 benchmarks alone where the nodes may share no folder."""
-        return self.topology.ranks if job == "train" or self.shares_folder else self.topology.ranks_per_node
+        return self.ranks_per_node(job) * (self.topology.nodes if job == "train" or self.shares_folder else 1)
 
     def order(self, job: Job, precision: Precision | None = None) -> WorkerOrder:
         """The order of all ranks for a job; `precision` where an earlier job has settled it."""
+        strategy = self.strategy
+        if job == "benchmark" and strategy != "device-map":  # each rank answers for itself
+            strategy = "single"
+        if job == "benchmark" and self.answering:
+            strategy = self.answering.strategy
         return WorkerOrder(
             job=job,
             attempt_dir=self.attempt_dir.folder,
             settings=with_checkpointing(self.settings, self.gradient_checkpointing),
-            strategy=self.strategy,
+            strategy=strategy,
             world_size=self.world_size(job),
             device=self.topology.device,
             precision=precision or self.precision,
             accumulation=self.batch.accumulation,
-            deepspeed=self.deepspeed(precision or self.precision),
+            deepspeed=self.deepspeed(precision or self.precision) if job == "train" else None,
             resume_from=self.resume_from,
+            adapter=self.adapter,
         )
 
     def deepspeed(self, precision: Precision | None) -> dict[str, Any] | None:
@@ -103,13 +123,16 @@ class LaunchPlan(BaseModel):
 
     def environment(self, rank: int, job: Job = "train") -> dict[str, str]:
         """What one rank's environment has beyond the launcher's own."""
-        world, local = self.world_size(job), self.topology.ranks_per_node
+        world, local = self.world_size(job), self.ranks_per_node(job)
         this = Rank(rank=rank, local_rank=rank % local, world_size=world, local_world_size=local)
         # accelerate takes a RANK, even that of the only one, for a process group to be joined
         variables = this.to_environment() if world > 1 else {}
         if self.meeting_point and world > local:
             variables[MASTER_ADDR], _, variables[MASTER_PORT] = self.meeting_point.rpartition(":")
-        variables["OMP_NUM_THREADS"] = str(self.topology.threads_per_rank)
+        threads = self.topology.threads_per_rank
+        if self.answering and job == "benchmark":
+            threads = self.answering.threads_per_rank
+        variables["OMP_NUM_THREADS"] = str(threads)
         if self.topology.device == "cpu":
             variables[CUDA_VISIBLE_DEVICES] = ""
         else:
@@ -153,11 +176,16 @@ def make_plan(
     if strategy.strategy == "device-map" and topology.ranks > 1:
         topology = topology.model_copy(update={"ranks_per_node": 1, "threads_per_rank": machine.cpu_cores})
         batch, batch_reason = plan_batch(settings.training, topology.ranks, topology.asked_ranks)
+    answering = plan_answering(settings, machine, topology, strategy.strategy, precision, model)
     notices = topology.notices
     if notices:
         wanted, made = wanted_global_batch(settings.training, topology.asked_ranks), batch.global_batch
         change = f"stays {made}" if made == wanted else f"grows from {wanted} to {made}"
         notices = (f"{notices[0]}; the global batch {change} (accumulation {batch.accumulation})",)
+    choices = plan_lines(
+        settings, machine, topology, model, strategy, (batch, batch_reason), (precision, precision_reason), rows
+    )
+    told = () if not answering.notice or not settings.has_benchmark else (answering.notice,)
     return LaunchPlan(
         settings=_with_batch(settings, batch),
         attempt=attempt,
@@ -165,13 +193,21 @@ def make_plan(
         gradient_checkpointing=strategy.gradient_checkpointing,
         memory=strategy.memory,
         topology=topology,
+        answering=answering,
         batch=batch,
         precision=precision,
-        choices=plan_lines(
-            settings, machine, topology, model, strategy, (batch, batch_reason), (precision, precision_reason), rows
-        ),
-        notices=notices + strategy.notices,
+        choices=choices + _answered(settings, topology, answering),
+        notices=notices + strategy.notices + told,
     )
+
+
+def _answered(settings: RunSettings, topology: Topology, answering: Answering) -> tuple[Choice, ...]:
+    """The line of the benchmark's ranks, where they are not those that train."""
+    if not settings.has_benchmark or answering.ranks_per_node == topology.ranks_per_node:
+        return ()
+    a_node = " a node" if topology.nodes > 1 else ""
+    value = f"{counted(answering.ranks_per_node, 'rank')}{a_node}, after training"
+    return (Choice(name="benchmark", value=value, reason=answering.reason),)
 
 
 def _refuse_missing_targets(settings: RunSettings, model: ModelFacts | UnknownModel) -> None:

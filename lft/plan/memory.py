@@ -111,7 +111,7 @@ def predict_memory(
     trained = model.trained_parameters(settings.lora)
     checkpoint = sum(model.checkpoint_bytes.values())
     all_weights = model.parameters * BYTES[precision]
-    weights = _weights(model, strategy, share, BYTES[precision])
+    weights = weight_bytes(model, strategy, share, BYTES[precision])
     kept = KEPT_BYTES.get(settings.model.quantization)
     if kept is not None:
         saved = model.quantized_parameters() * (BYTES[precision] - kept)
@@ -266,7 +266,7 @@ def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strateg
     return max(loss, again + one_layer)
 
 
-def _weights(model: ModelFacts, strategy: Strategy, share: int, size: int) -> int:
+def weight_bytes(model: ModelFacts, strategy: Strategy, share: int, size: int) -> int:
     """Bytes of the base model's weights on the device that has most of them."""
     embedding = model.vocab_size * model.hidden_size
     ends = embedding * (1 if model.tied_embeddings else 2)

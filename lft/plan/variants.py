@@ -13,6 +13,8 @@ def without_strategies(settings: RunSettings) -> dict[Strategy, str]:
         packed = f"cuts the base's weights, and those of model.quantization {settings.model.quantization} are packed"
         found |= {"zero3": packed, "fsdp": packed}
         found["zero2"] = "casts the base's weights to its own type, which quantized ones have not been tried with"
+    if lora.modules_to_save:
+        found["zero3"] = "cuts the modules that lora.modules_to_save copies, which has not been tried"
     if lora.use_dora:
         found["zero3"] = "gathers a weight where its own layer is called, and DoRA reads it elsewhere"
     if takes_from_base(lora.init_lora_weights):
@@ -37,8 +39,9 @@ def variant_conflicts(settings: RunSettings) -> Iterator[tuple[str, str]]:
     if lora.layers_to_transform and lora.target_modules == "all-linear":
         problem = "lora.layers_to_transform needs lora.target_modules by name, and it is all-linear"
         yield problem, "--set lora.target_modules=[q_proj,v_proj]"
-    if why := without_strategies(settings).get(settings.launch.strategy):  # type: ignore[call-overload]
-        yield f"launch.strategy {settings.launch.strategy} {why}", "leave out --strategy, or use --strategy ddp"
+    asked = settings.launch.strategy
+    if asked != "auto" and (why := without_strategies(settings).get(asked)):
+        yield f"launch.strategy {asked} {why}", "leave out --strategy, or use --strategy ddp"
 
 
 def lacks_quantization(model: ModelSettings, *, has_bitsandbytes: bool) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,15 @@ from lft.core.console import say
 from lft.core.errors import CallOrderError, DataError
 from lft.core.lora_start import Quantization
 from lft.core.rank import Rank
-from lft.core.settings import DataSettings, LoraSettings, Precision, RunSettings, Strategy, TrainingSettings
+from lft.core.settings import (
+    DataSettings,
+    LoraSettings,
+    Precision,
+    RunSettings,
+    Strategy,
+    TrainingSettings,
+    UploadSettings,
+)
 from lft.data.cache import usable_cache
 from lft.data.example import Style
 from lft.data.formats import text_columns
@@ -42,12 +50,9 @@ from lft.train.model import (
     resolve_model,
 )
 from lft.train.progress import SayLoss
-from lft.train.rouge import mean_scores, rouge_scores
+from lft.train.prompt_pairs import Prompt, with_references
 from lft.train.strategy import CheckStrategy, sharded_loading, usual_strategy
 from lft.train.trainer import batch_items, token_rows
-
-Prompt = str | tuple[str, str]
-"""A prompt, or a prompt and the reference its answer is compared with."""
 
 
 class LLMFineTuner:
@@ -290,17 +295,10 @@ class LLMFineTuner:
         A prompt without a reference is compared with itself. The base model is measured without the adapter even after
         training; the tuned one is loaded from output_dir where this process has not trained it.
         """
+        from lft.train.rouge import mean_scores, rouge_scores  # a second of imports that training does not need
+
         tokenizer = self._need_tokenizer("benchmark")
-        if isinstance(test_prompts, str):
-            test_prompts = [test_prompts]
-        if not test_prompts:
-            raise CallOrderError("benchmark() needs prompts", next_step="pass a list of texts")
-        pairs = [(prompt, prompt) if isinstance(prompt, str) else (prompt[0], prompt[1]) for prompt in test_prompts]
-        without = sum(isinstance(prompt, str) for prompt in test_prompts)
-        if without:
-            self.announce(
-                f"benchmark  {without} prompts have no reference; their answers are compared with the prompt itself"
-            )
+        pairs = with_references(test_prompts, self.announce)
         tokens = prompt_tokens(tokenizer, self.prompt_style, [prompt for prompt, _ in pairs])
         with translating_out_of_memory(), self.measuring(use_finetuned=use_finetuned) as measured:
             answers = answer_all(measured, tokenizer, tokens, max_new_tokens, batch_size)
@@ -313,8 +311,9 @@ class LLMFineTuner:
 
         Raises UploadError, without the token in it, where the Hub refuses or cannot be reached.
         """
-        url = upload_adapter(Path(self.output_dir), repo_name, token=token, create_new=create_new, private=private)
-        say(f"Model uploaded successfully to: {url}")
+        wish = UploadSettings.model_construct(repo_name=repo_name, create_new=create_new, private=private)
+        done = upload_adapter(Path(self.output_dir), wish, token=token, announce=self.announce)
+        say(f"Model uploaded successfully to: {done.url}" + ("" if done.is_new else " (no file had changed)"))
 
     @property
     def prompt_style(self) -> Style:

@@ -1,10 +1,11 @@
-"""Answers and losses of a model on given prompts, in batches that do not depend on the number of ranks.
+"""Greedy answers of a model to given prompts, in batches that do not depend on the number of ranks.
 
-Work is cut into batches of similar length once, for all ranks; a rank takes every world-size-th batch. The same rows stand in
-the same batch whatever the number of ranks, so that even rounding is the same.
+Work is cut into batches of similar length once, for all ranks. The same rows stand in the same batch whatever the number of
+ranks, so that even rounding is the same.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,8 +14,17 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from lft.data.example import Style
 from lft.data.token_block import begin_tokens
 from lft.data.writing import adds_special_tokens, render_prompt
-from lft.train.batches import PadToLongest
-from lft.train.loss import token_losses
+
+ROUND_TOKENS = 16
+"""After so many tokens, answers that have ended leave the batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer without special tokens, and how many tokens were generated for it, its end included."""
+
+    text: str
+    tokens: int
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -41,28 +51,68 @@ def answer_all(
     """Greedy answers to tokenized prompts, in their order, `batch_size` of similar length at a time."""
     answers = [""] * len(prompts)
     for batch in length_batches([len(prompt) for prompt in prompts], batch_size):
-        texts = generate_answers(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
-        for index, text in zip(batch, texts, strict=True):
-            answers[index] = text
+        found = generate_answers(model, tokenizer, [prompts[index] for index in batch], max_new_tokens)
+        for index, answer in zip(batch, found, strict=True):
+            answers[index] = answer.text
     return answers
 
 
 @torch.inference_mode()
 def generate_answers(
-    model: Any, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], max_new_tokens: int
-) -> list[str]:
-    """Greedy answers to one batch of tokenized prompts, without the prompts and without special tokens.
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    between: Callable[[], None] = lambda: None,
+) -> list[Answer]:
+    """Greedy answers to one batch of tokenized prompts; `between` is called every few tokens, and may raise.
 
-    A prompt that leaves no room for its answer within the model's positions loses its beginning.
+    A prompt that leaves no room for its answer within the model's positions loses its beginning. An answer that has ended
+    leaves the batch, so that the rest is computed faster.
     """
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions:
         max_new_tokens = min(max_new_tokens, positions // 2)
         prompts = [prompt[-(positions - max_new_tokens) :] for prompt in prompts]
     encoded = tokenizer.pad({"input_ids": [list(prompt) for prompt in prompts]}, return_tensors="pt").to(model.device)
-    output = model.generate(**encoded, generation_config=greedy(model, tokenizer, max_new_tokens))
-    answers: list[str] = tokenizer.batch_decode(output[:, encoded["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [answer.strip() for answer in answers]
+    ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], None
+    width, made = ids.shape[1], 0
+    greedily = greedy(model, tokenizer, max_new_tokens)
+    ends = torch.tensor(greedily.eos_token_id or [], device=ids.device)
+    answers: list[Answer | None] = [None] * len(prompts)
+    rows = torch.arange(len(prompts), device=ids.device)
+    while len(rows):
+        between()
+        # a model that gives no cache back would read everything again in each round
+        is_last = made > 0 and cache is None
+        greedily.max_new_tokens = max_new_tokens - made if is_last else min(ROUND_TOKENS, max_new_tokens - made)
+        output = model.generate(input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=greedily)
+        ids, cache = output.sequences, output.get("past_key_values")
+        mask = torch.cat([mask, mask.new_ones(len(rows), ids.shape[1] - mask.shape[1])], dim=1)
+        made = ids.shape[1] - width
+        has_ended = torch.isin(ids[:, width:], ends).any(dim=1) | (made >= max_new_tokens)
+        for row in has_ended.nonzero()[:, 0].tolist():
+            answers[int(rows[row])] = _answer(tokenizer, ids[row, width:], ends)
+        going = (~has_ended).nonzero()[:, 0]
+        if 0 < len(going) < len(rows) and cache is not None:
+            cache = _only(cache, going)
+        rows, ids, mask = rows[going], ids[going], mask[going]
+    return [answer for answer in answers if answer is not None]
+
+
+def _answer(tokenizer: PreTrainedTokenizerBase, tokens: torch.Tensor, ends: torch.Tensor) -> Answer:
+    at_end = torch.isin(tokens, ends).nonzero()[:, 0].tolist()
+    tokens = tokens[: at_end[0] + 1] if at_end else tokens
+    text: Any = tokenizer.decode(tokens, skip_special_tokens=True)
+    return Answer(text.strip(), len(tokens))
+
+
+def _only(cache: Any, rows: torch.Tensor) -> Any:
+    """The cache of these rows alone; None where a layer of it (linear attention's) cannot be taken apart."""
+    if not all(hasattr(layer, "batch_select_indices") for layer in getattr(cache, "layers", [None])):
+        return None
+    cache.batch_select_indices(rows)
+    return cache
 
 
 def greedy(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) -> GenerationConfig:
@@ -75,16 +125,5 @@ def greedy(model: Any, tokenizer: PreTrainedTokenizerBase, max_new_tokens: int) 
         eos_token_id=sorted(ends) or None,
         pad_token_id=tokenizer.pad_token_id,
         use_cache=True,
+        return_dict_in_generate=True,
     )
-
-
-@torch.inference_mode()
-def row_losses(model: Any, pad_token_id: int, tokens: Sequence[Mapping[str, Any]]) -> list[tuple[float, int]]:
-    """Summed loss and number of trained tokens of each row of one batch; rows as in PadToLongest."""
-    batch = PadToLongest(pad_token_id)(tokens)
-    batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-    labels = batch.pop("labels")
-    losses, rows = token_losses(model(**batch, use_cache=False).logits, labels)
-    sums = torch.zeros(len(tokens), dtype=torch.float64, device=losses.device).index_add_(0, rows, losses.double())
-    counts = torch.bincount(rows, minlength=len(tokens))
-    return list(zip(sums.tolist(), counts.tolist(), strict=True))

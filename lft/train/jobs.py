@@ -1,4 +1,4 @@
-"""The two jobs a rank can be ordered to do: train, and benchmark a finished adapter. Each reads like the story of a run."""
+"""What a rank is ordered to do: the job of training, and what every job begins with. Each reads like the story of a run."""
 
 import time
 from collections.abc import Callable
@@ -18,10 +18,10 @@ from lft.core.run_dir import Attempt
 from lft.core.settings import Precision
 from lft.data.audit import Audit
 from lft.data.prepared import Prepared, audit_prepared
-from lft.train import benchmark as bench
 from lft.train.cpu_speed import WORTHWHILE, giga_flops
 from lft.train.finetuner import LLMFineTuner
 from lft.train.flops import device_peak
+from lft.train.local_metric import load_metrics
 from lft.train.make_trainer import Meanwhile
 from lft.train.memory import peak_memory_bytes
 from lft.train.process_group import agree, join, leave
@@ -49,9 +49,15 @@ class Desk:
     def tell_step(self, step: int, total: int) -> None:
         """How far answering is; rank 0 speaks for all. Raises StoppedError if a stop was asked for."""
         self.check_stop()
+        is_new = step != self.heart.last.step
         self.heart.beat(self.heart.last.stage, step, total)
-        if self.rank.is_main:
+        if self.rank.is_main and is_new:
             self.events.write("step", step=step, total=total)
+
+    def keep_on(self) -> None:
+        """Something long is going on that has no steps. Raises StoppedError if a stop was asked for."""
+        self.check_stop()
+        self.heart.beat(self.heart.last.stage)
 
     def tell_save(self, step: int, seconds: float) -> None:
         """A checkpoint is written."""
@@ -62,14 +68,16 @@ def train(desk: Desk) -> dict[str, Any]:
     """Data, process group, model, adapter, training. Returns the metrics of this rank's report."""
     order, settings = desk.order, desk.order.settings
     training = settings.training
-    finetuner = _finetuner(desk)
-    prepared = _prepared(finetuner, desk)
+    finetuner = make_finetuner(desk)
+    if desk.rank.is_main and settings.has_benchmark:
+        load_metrics(settings.benchmark.metrics)  # one that cannot be loaded is known before hours of training
+    prepared = prepared_data(finetuner, desk)
     audit = audit_prepared(prepared, finetuner.announce)
     desk.enter("joining the other ranks")
     rendezvous, patience_seconds = Attempt(order.attempt_dir).rendezvous, settings.launch.join_timeout_seconds
     join(desk.rank, order.device, rendezvous, patience_seconds, order.terms())
     desk.enter("loading the model")
-    _load_model(finetuner, desk)
+    load_model(finetuner, desk)
     targets = settings.lora.target_modules
     finetuner.setup_lora(
         settings.lora.r,
@@ -104,43 +112,17 @@ def train(desk: Desk) -> dict[str, Any]:
     return _training_metrics(finetuner, progress, audit, desk)
 
 
-def benchmark(desk: Desk) -> dict[str, Any]:
-    """Answer this rank's share of the held-out prompts with base and tuned model; rank 0 also scores all of them."""
-    order, settings, attempt = desk.order, desk.order.settings, Attempt(desk.order.attempt_dir)
-    finetuner = _finetuner(desk)
-    prepared = _prepared(finetuner, desk)
-    if len(prepared.held_out) == 0:
-        finetuner.announce("benchmark  no row was held out; data.held_out may be a number of rows")
-        return {}
-    finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
-    asked = bench.questions(finetuner, prepared, settings.benchmark.num_prompts)
-    if not asked:
-        finetuner.announce("benchmark  no held-out row has a prompt and an answer")
-        return {}
-    desk.enter("loading the model")
-    _load_model(finetuner, desk)
-    desk.enter("answering")
-    started = time.monotonic()
-    bench.answer_share(finetuner, asked, settings.benchmark, desk.rank, attempt.answers(desk.rank.rank), desk.tell_step)
-    if not desk.rank.is_main:
-        return {}
-    desk.enter("scoring")
-    lines = bench.collect([attempt.answers(rank) for rank in range(order.world_size)], desk.check_stop)
-    return {"benchmark": {**bench.score(asked, lines), "seconds": time.monotonic() - started}}
-
-
-def _finetuner(desk: Desk) -> LLMFineTuner:
-    finetuner = LLMFineTuner(desk.order.settings.model.name, str(desk.order.settings.output_dir))
+def make_finetuner(desk: Desk) -> LLMFineTuner:
+    """The pipeline, told what the order says; rank 0 speaks for all."""
     order = desk.order
+    finetuner = LLMFineTuner(order.settings.model.name, str(order.adapter or order.settings.output_dir))
     finetuner.device, finetuner.strategy, finetuner.deepspeed = order.device, order.strategy, order.deepspeed
-    if order.job == "benchmark" and order.strategy != "device-map":
-        finetuner.strategy = "single"  # each rank answers for itself
     if desk.rank.is_main:
         finetuner.announce = lambda line: desk.events.write("notice", line=line)
     return finetuner
 
 
-def _prepared(finetuner: LLMFineTuner, desk: Desk) -> Prepared:
+def prepared_data(finetuner: LLMFineTuner, desk: Desk) -> Prepared:
     """The data, the same on every rank and in every job; made by all ranks and cores together where the cache lacks it."""
     settings, rank = desk.order.settings, desk.rank
     desk.enter("preparing data")
@@ -148,8 +130,7 @@ def _prepared(finetuner: LLMFineTuner, desk: Desk) -> Prepared:
 
     def between(made: int, blocks: int) -> None:
         nonlocal said
-        desk.check_stop()
-        desk.heart.beat(desk.heart.last.stage)
+        desk.keep_on()
         if time.monotonic() - said > SECONDS_BETWEEN_NOTICES:
             said = time.monotonic()
             finetuner.announce(f"data       {made:,} of {blocks:,} blocks tokenized")
@@ -176,7 +157,8 @@ def _rows_needed(order: WorkerOrder) -> int | None:
     return ceil(rows / (1 - data.held_out) if data.held_out < 1 else rows + data.held_out)
 
 
-def _load_model(finetuner: LLMFineTuner, desk: Desk) -> None:
+def load_model(finetuner: LLMFineTuner, desk: Desk) -> None:
+    """The base model as ordered; on a CPU in the faster number type where the order leaves it open."""
     order, model = desk.order, desk.order.settings.model
     precision = order.precision
     if precision is None and order.device == "cpu":

@@ -88,8 +88,9 @@ def _check_start(model: PreTrainedModel, layers: set[str], options: LoraOptions,
         why = f"lora.init_lora_weights olora reads weights by rows, and {type(model).__name__}'s lie in columns"
     if start not in (True, "gaussian") and getattr(model, "hf_quantizer", None) is not None:
         why = f"lora.init_lora_weights {start} needs the weights themselves, and they are quantized"
-    if takes_from_base(start):
-        narrowest = min(min(model.get_submodule(layer).weight.shape) for layer in layers)  # type: ignore[type-var, operator]
+    elif takes_from_base(start):
+        weights: list[Any] = [model.get_submodule(layer).weight for layer in layers]
+        narrowest = min(min(weight.shape) for weight in weights)
         if options.r > narrowest:
             why = f"lora.init_lora_weights {start} finds at most {narrowest} ranks in this model, and lora.r is {options.r}"
     if why:

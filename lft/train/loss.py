@@ -106,8 +106,8 @@ class ChunkedCrossEntropy(torch.autograd.Function):
         return gradient * factor.to(gradient.dtype), None, None, None, None
 
 
-def _base(model: PeftModel) -> PreTrainedModel:
-    return cast(PreTrainedModel, model.get_base_model())
+def _base(model: PeftModel | PreTrainedModel) -> PreTrainedModel:
+    return cast(PreTrainedModel, model.get_base_model() if isinstance(model, PeftModel) else model)
 
 
 class TrainedTokens:
@@ -128,7 +128,7 @@ class TrainedTokens:
         head.forward = self._forward  # type: ignore[method-assign, assignment]
 
     @staticmethod
-    def problem(model: PeftModel) -> str | None:
+    def problem(model: PeftModel | PreTrainedModel) -> str | None:
         """Why the model's own logits have to be used; None where they need not."""
         base = _base(model)
         head = base.get_output_embeddings()

@@ -11,9 +11,10 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from lft.core.checkpoints import to_remove
+from lft.core.checkpoints import step_of, to_remove
 from lft.core.precision import Device
 from lft.core.rank import Rank
+from lft.core.run_dir import RunDir
 from lft.core.settings import Precision, Strategy, TrainingSettings
 from lft.data.packing import PackedRows
 from lft.data.token_rows import TokenRows
@@ -23,6 +24,7 @@ from lft.train.evaluation import HeldOutLoss
 from lft.train.loss import TrainedTokens
 from lft.train.saving import Due, SaveAndStop
 from lft.train.strategy import check_order, is_spread, layer_classes, strategy_arguments
+from lft.train.trackers import trackers_of
 from lft.train.trainer import CheckIsolation, LoraTrainer, training_arguments
 
 
@@ -91,7 +93,7 @@ def make_trainer(
         args=arguments,
         data_collator=collate(int(tokenizer.pad_token_id), selects_logits=selects_logits),
         processing_class=tokenizer,
-        callbacks=list(callbacks),
+        callbacks=[*callbacks, *(_trackers(arguments, settings, resume_from) if rank.is_main else ())],
     )
     trainer.remove_callback(PrinterCallback)
     if is_packed:
@@ -103,6 +105,13 @@ def make_trainer(
 def _writer(output_dir: Path, settings: TrainingSettings, meanwhile: Meanwhile) -> CheckpointWriter:
     out_of_date = partial(to_remove, output_dir, settings.keep_last, keep_best=settings.keep_best)
     return CheckpointWriter(output_dir, out_of_date, meanwhile.told_of_save)
+
+
+def _trackers(
+    arguments: TrainingArguments, settings: TrainingSettings, resume_from: Path | None
+) -> list[TrainerCallback]:
+    first_step = step_of(resume_from) if resume_from else 0
+    return trackers_of(settings.trackers, RunDir(Path(str(arguments.output_dir))).tensorboard, first_step)
 
 
 def _saving(trainer: LoraTrainer, settings: TrainingSettings, meanwhile: Meanwhile) -> SaveAndStop:

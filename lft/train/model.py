@@ -24,7 +24,7 @@ from lft.core.settings import ModelSettings, Precision, Strategy
 from lft.data.cache import usable_cache
 from lft.train.gguf import converted_folder
 
-Place = str | dict[str, int] | None
+Place = str | dict[str, int | str] | None
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -117,7 +117,7 @@ def load_base_model(
         # on a CPU with bf16 instructions a forward pass in evaluation would pack the weights for a product that knows no
         # backward pass, and training after it would lose gradients without a word (bitsandbytes 0.50)
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+            vars(module)["support_avx512bf16_for_cpu"] = False
     return model
 
 

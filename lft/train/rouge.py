@@ -3,13 +3,25 @@
 The scores are those of the reference implementation, rouge-score (Lin 2004, https://aclanthology.org/W04-1013), with stemming.
 """
 
+import multiprocessing
+import os
+import signal
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 
 import datasets
 import evaluate
 from rouge_score.rouge_scorer import RougeScorer
 
+from lft.core.parent import die_with
+from lft.core.stop_signals import STOP_SIGNALS
+
 NAMES = ("rouge1", "rouge2", "rougeL")
+ALL_NAMES = (*NAMES, "rougeLsum")
+"""rougeLsum takes each line for a sentence; of texts of one line it is rougeL."""
+PART = 64
+"""Pairs a process scores at a time."""
+Scores = dict[str, list[float]]
 
 
 class Rouge(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
@@ -24,20 +36,51 @@ class Rouge(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
             features=datasets.Features({"predictions": text, "references": text}),
         )
 
-    def _compute(self, predictions: list[str], references: list[str]) -> dict[str, list[float]]:
-        scorer = RougeScorer(list(NAMES), use_stemmer=True)
-        scores = [scorer.score(target, text) for target, text in zip(references, predictions, strict=True)]
-        return {name: [float(score[name].fmeasure) for score in scores] for name in NAMES}
+    def _compute(
+        self, predictions: list[str], references: list[str], names: Sequence[str] = NAMES, processes: int = 1
+    ) -> Scores:
+        parts = [
+            (tuple(names), predictions[start : start + PART], references[start : start + PART])
+            for start in range(0, len(predictions), PART)
+        ]
+        scored = _in_processes(parts, min(processes, len(parts)))
+        return {name: [score for part in scored for score in part[name]] for name in names}
 
 
-def rouge_scores(predictions: Sequence[str], references: Sequence[str]) -> dict[str, list[float]]:
-    """rouge1, rouge2 and rougeL of each pair."""
-    scores: dict[str, list[float]] = Rouge(keep_in_memory=True).compute(
-        predictions=list(predictions), references=list(references)
+def rouge_scores(
+    predictions: Sequence[str], references: Sequence[str], *, names: Sequence[str] = NAMES, processes: int = 1
+) -> Scores:
+    """The scores of each pair, computed by so many processes; the same for any number of them."""
+    scores: Scores = Rouge(keep_in_memory=True).compute(
+        predictions=list(predictions), references=list(references), names=names, processes=processes
     )
     return scores
 
 
-def mean_scores(scores: dict[str, list[float]]) -> dict[str, float]:
+def mean_scores(scores: Scores) -> dict[str, float]:
     """The mean of each score over the pairs."""
     return {name: sum(values) / len(values) for name, values in scores.items()}
+
+
+Part = tuple[tuple[str, ...], list[str], list[str]]
+
+
+def _in_processes(parts: list[Part], processes: int) -> list[Scores]:
+    if processes < 2:
+        return [_score(part) for part in parts]
+    context = multiprocessing.get_context("fork")  # what is imported is there already; the work is Python alone
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_be_helper, initargs=(os.getpid(),)) as pool:
+        return list(pool.map(_score, parts))
+
+
+def _be_helper(parent: int) -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_DFL)
+    die_with(parent)
+
+
+def _score(part: Part) -> Scores:
+    names, predictions, references = part
+    scorer = RougeScorer(list(names), use_stemmer=True)
+    scores = [scorer.score(target, text) for target, text in zip(references, predictions, strict=True)]
+    return {name: [float(score[name].fmeasure) for score in scores] for name in names}

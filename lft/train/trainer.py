@@ -100,7 +100,7 @@ class LoraTrainer(Trainer):
         """The Trainer's, or with LoRA+ (Hayou et al. 2024, arXiv:2402.12354) one whose B matrices learn faster."""
         if self.loraplus_lr_ratio is None or self.optimizer is not None:
             return super().create_optimizer(model)
-        trained = model if model is not None else self.model
+        trained: Any = model if model is not None else self.model
         kind, options = self.get_optimizer_cls_and_kwargs(self.args, trained)
         options |= {"loraplus_lr_ratio": self.loraplus_lr_ratio, "loraplus_weight_decay": self.args.weight_decay}
         self.optimizer = create_loraplus_optimizer(trained, kind, **options)
@@ -258,7 +258,8 @@ def training_arguments(
         dataloader_pin_memory=device == "cuda",
         remove_unused_columns=False,
         disable_tqdm=True,
-        report_to="none",
+        report_to="none",  # make_trainer adds the trackers that are named
+        run_name=output_dir.name,
         **strategy,
     )
     arguments.device  # noqa: B018  counts the GPUs, which the next line corrects

@@ -145,7 +145,11 @@ def _work(order: WorkerOrder, rank: Rank, stage: _Stage) -> dict[str, Any]:
         heart=stage.heart,
         stop_asked=lambda: stage.stop.asked,
     )
-    return jobs.train(desk) if order.job == "train" else jobs.benchmark(desk)
+    if order.job == "train":
+        return jobs.train(desk)
+    from lft.train import benchmark_job
+
+    return benchmark_job.benchmark(desk)
 
 
 def _tell_warnings(events: EventWriter) -> None:

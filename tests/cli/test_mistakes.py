@@ -167,6 +167,14 @@ def mistakes_of(text: str) -> list[str]:
             ],
             id="repository without a user",
         ),
+        pytest.param(
+            "upload: {repo_name: me/x, token: hf_secret, token_file: hf_secret}\n",
+            [
+                "run.yaml:4  upload.token is not a setting; did you mean token_file?",
+                "run.yaml:4  upload.token_file is no file that this user may read",
+            ],
+            id="a token, which is not repeated",
+        ),
     ],
 )
 def test_a_mistake_in_a_run_file_is_reported_with_its_line_and_what_is_expected(

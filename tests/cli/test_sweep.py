@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from lft.cli.main import run
+from lft.demo.tiny import make_tiny
 from lft.plan.sweep import expand, run_names
-from tests.conftest import TinyModels, run_lft
+from tests.conftest import run_lft
 
 HEAD = "model: {{name: {model}}}\ndata: {{source: {data}, held_out: 6, max_length: 64}}\noutput_dir: {out}\n"
 SMALL = (
@@ -30,9 +31,9 @@ def test_lists_make_every_combination_and_names_to_read() -> None:
 
 
 @pytest.fixture
-def sweep_file(tiny_models: TinyModels, data_file: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "run.yaml"
-    path.write_text(HEAD.format(model=tiny_models.llama, data=data_file, out=tmp_path / "out") + SMALL)
+def sweep_file(tmp_path: Path) -> Path:
+    path, (model, data) = tmp_path / "run.yaml", make_tiny(tmp_path / "tiny")
+    path.write_text(HEAD.format(model=model, data=data, out=tmp_path / "out") + SMALL)
     return path
 
 
@@ -51,7 +52,7 @@ def test_all_mistakes_of_all_runs_are_told_before_the_first_starts(
     told = capsys.readouterr().err
     for words in (
         "lora.r is 0; an integer from 1 to 1024",
-        "lora.rank is not a setting; did you mean r?",
+        "lora.rank is not a setting; known here: r,",
         'lora.target_modules is "q_proj"',
         "sweep.output_dir  is the same for all runs",
     ):
@@ -83,27 +84,22 @@ def test_a_dry_run_shows_every_run_and_what_it_would_take(
 def test_a_sweep_goes_on_after_a_failed_run_skips_finished_ones_and_sorts_its_results(
     sweep_file: Path, tmp_path: Path
 ) -> None:
-    """The second run's learning rate makes its loss infinite."""
-    path = swept(
-        sweep_file, "  lora.init_lora_weights: [true, orthogonal]\n  training.learning_rate: [1.0e-3, 2.0e-3]\n"
-    )
-    blocked = tmp_path / "out" / "init_lora_weights-true_learning_rate-0.002" / "run"
-    blocked.parent.mkdir(parents=True)
-    blocked.write_text("a file where the run's folder would be")
-    first = run_lft("sweep", path, "--cpu-procs", 1, "--precision", "fp32", cwd=tmp_path)
-    assert first.returncode != 0
-    assert first.stdout.count("\n  run        ") == 4, first.stdout + first.stderr
+    path = swept(sweep_file, "  lora.init_lora_weights: [pissa]\n  lora.r: [128, 4, 2]\n")
+    options = ("--cpu-procs", 1, "--precision", "fp32")
+    first = run_lft("sweep", path, *options, cwd=tmp_path)
+    assert first.returncode == 64, first.stdout + first.stderr
+    assert first.stdout.count(" of 3: ") == 3
+    assert "pissa finds at most 64 ranks in this model" in first.stdout + first.stderr
     found: dict[str, Any] = json.loads((tmp_path / "out" / "sweep.json").read_text())
     losses = [row["metrics"].get("loss") for row in found["runs"]]
-    assert losses[:3] == sorted(losses[:3])
-    assert losses[3] is None
-    blocked.unlink()
-    again = run_lft("sweep", path, "--cpu-procs", 1, "--precision", "fp32", "--by", "rougeL", cwd=tmp_path)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert again.stdout.count("\n  run        ") == 1
-    assert again.stdout.count("finished") == 3
-    shown = run_lft("sweep", path, "--results", "--by", "rougeL", cwd=tmp_path)
+    assert losses[:2] == sorted(losses[:2])
+    assert losses[2] is None
+    assert "lft why" in found["runs"][2]["state"]
+    again = run_lft("sweep", path, *options, "--by", "rougeL", cwd=tmp_path)
+    assert again.stdout.count(" of 3: ") == 1, again.stdout + again.stderr
+    assert again.stdout.count("  finished") == 2
+    shown = run_lft("sweep", path, "--results", "--by", "rougeL", cwd=tmp_path).stdout
     rows = json.loads((tmp_path / "out" / "sweep.json").read_text())["runs"]
-    scores = [row["metrics"]["rougeL"] for row in rows]
+    scores = [row["metrics"]["rougeL"] for row in rows[:2]]
     assert scores == sorted(scores, reverse=True)
-    assert all(row["run"] in shown.stdout for row in rows)
+    assert all(row["run"] in shown for row in rows)

@@ -72,13 +72,11 @@ def test_any_number_of_ranks_gives_the_same_adapter_and_the_same_scores(
     # the adapter is the same to rounding only, so the scores are compared on one and the same adapter
     scores = []
     for ranks in (1, 3):
-        plan_file = tmp_path / "out 1" / "run" / "attempt-0" / "plan.json"
-        plan = json.loads(plan_file.read_text(encoding="utf-8"))
-        plan["topology"]["ranks_per_node"] = ranks
-        plan_file.write_text(json.dumps(plan), encoding="utf-8")
-        again = run_lft("benchmark", tmp_path / "out 1", cwd=tmp_path)
+        again = run_lft("benchmark", tmp_path / "out 1", "--cpu-procs", ranks, "--num-prompts", 11, cwd=tmp_path)
         assert again.returncode == 0, again.stdout + again.stderr
         report = json.loads((tmp_path / "out 1" / "run" / "report.json").read_text(encoding="utf-8"))
+        assert report["benchmark"]["prompts"] == 11
+        assert report["training"] == reports[1]["training"]
         scores.append({name: report["benchmark"][name] for name in ("base", "tuned", "difference", "samples")})
     assert scores[0] == scores[1]
     assert scores[0]["base"]["rougeL"] > 0

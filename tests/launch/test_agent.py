@@ -17,7 +17,7 @@ from lft.core.events import Event
 from lft.core.hardware import Machine
 from lft.core.order import STOPPED_EARLY, Job, WorkerOrder
 from lft.core.settings import RunSettings
-from lft.launch import agent, stopping
+from lft.launch import reporting, stopping, uploading
 from lft.launch.agent import Agent
 from lft.launch.outcome import Outcome
 from lft.plan.launch_plan import LaunchPlan, make_plan
@@ -46,7 +46,9 @@ if f"{order.job}-is-signalled" in behaviour:
     os._exit(75) if rank.rank == 0 else time.sleep(1000)
 if "fails-once" in sys.argv[2]:
     events.write("stage", name="training")
-if f"{order.job}-fails" in behaviour or (f"{order.job}-fails-once" in behaviour and attempt.number == 0):
+is_first_try = not list(attempt.folder.glob("failures-*"))
+fails_first = f"{order.job}-fails-first" in behaviour and is_first_try
+if f"{order.job}-fails" in behaviour or fails_first or (f"{order.job}-fails-once" in behaviour and attempt.number == 0):
     error = ValueError(f"no {order.job}")
     WorkerReport.of_failure(rank.rank, order.job, error, "Traceback").save(attempt.failure(rank.rank))
     sys.exit(64)
@@ -116,6 +118,20 @@ def test_a_benchmark_that_fails_leaves_a_finished_run_and_says_how_to_repeat_it(
     assert outcome.report["training"]["steps"] == 3
 
 
+def test_a_benchmark_that_fails_once_is_tried_again_in_the_same_attempt_and_what_its_ranks_took_is_free(
+    tmp_path: Path,
+) -> None:
+    plan = plan_in(tmp_path, "benchmark-fails-first")
+    plan.attempt_dir.claims.mkdir(parents=True)
+    outcome, seen = run_until_the_end(plan)
+    assert (outcome.exit_code, outcome.problems) == (0, ())
+    said = [event.data["line"] for event in seen if event.kind == "notice"]
+    assert said == ["restart    benchmark: ranks 0-1 no benchmark; once more"]
+    assert not plan.attempt_dir.claims.exists()
+    assert not plan.attempt_dir.failure(0).exists()
+    assert len(list(plan.attempt_dir.folder.glob("failures-of-the-first-try/*"))) == 2
+
+
 def test_a_benchmark_asked_for_by_itself_fails_with_its_own_code_and_uploads_nothing(tmp_path: Path) -> None:
     asked = Agent(plan_in(tmp_path, "benchmark-fails", upload={"repo_name": "me/x"}), lambda _: None).benchmark()
     assert asked.failure is not None
@@ -165,6 +181,36 @@ def test_ranks_that_do_not_obey_a_stop_are_named_and_the_run_counts_as_forced(tm
     assert outcome.stopped == "ranks 0-1 did not stop within 0.5 s and had to be killed; this step was not saved"
 
 
+@pytest.mark.parametrize(
+    ("behaviour", "state", "words"),
+    [
+        ("", "done", "the adapter answers"),
+        ("train-fails", "failed", "ranks 0-1, while train: no train"),
+        ("train-is-signalled", "stopped", "stopped before training"),
+    ],
+)
+def test_every_end_of_a_run_leaves_its_page(behaviour: str, state: str, words: str, tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, behaviour)
+    outcome, _ = run_until_the_end(plan)
+    page = plan.run_dir.page.read_text(encoding="utf-8")
+    assert outcome.problems == ()
+    assert f'<span class="state {state}">' in page
+    assert words.lower() in page.lower()
+
+
+def test_a_page_that_cannot_be_written_is_no_failure_and_is_named_with_what_to_type(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(reporting, "write_page", fail)
+    outcome, _ = run_until_the_end(plan_in(tmp_path))
+    assert outcome.exit_code == 0
+    words = "the report's page was not written: OSError: disk full"
+    assert outcome.problems == (f"{words}; again: lft report {tmp_path / 'out'}",)
+
+
 def when_all_wait(*signals: signal.Signals) -> Callable[[Event], None]:
     """An observer that sends this process signals once both ranks have entered a stage."""
     waiting: set[str] = set()
@@ -184,7 +230,7 @@ def test_a_stop_does_not_wait_for_a_hub_that_does_not_answer(
     number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered = threading.Event()
-    monkeypatch.setattr(agent, "upload", lambda _settings: str(answered.wait(50)))
+    monkeypatch.setattr(uploading, "upload", lambda _settings, _announce: str(answered.wait(50)))
 
     def stop_when_uploading(event: Event) -> None:
         if event.kind == "stage" and event.data["name"] == "uploading":

@@ -9,7 +9,7 @@ from lft.core.checkpoints import MANIFEST
 from lft.core.events import Event
 from lft.core.order import WorkerReport
 from lft.launch.agent import Agent
-from lft.launch.restart import Brake, may_pass, next_step
+from lft.launch.restart import Brake, benchmark_again, may_pass, next_step
 from lft.launch.resuming import brake_of
 from tests.launch.test_agent import plan_in
 from tests.runs import beat, checkpoint, end, new_attempt
@@ -134,3 +134,11 @@ def test_a_job_that_its_scheduler_starts_again_and_again_without_a_step_ends_wit
         codes.append(outcome.exit_code)
     assert codes == [75, 65], "75 would have the job requeued for ever"
     assert outcome.problems == ("not started again: 2 attempts in a row got no further than step 0",)
+
+
+def test_a_benchmark_that_ran_out_of_memory_is_to_be_made_with_half_the_prompts_at_a_time(tmp_path: Path) -> None:
+    plan = plan_in(tmp_path, benchmark={"batch_size": 12})
+    out = tmp_path / "out"
+    ran_out = WorkerReport(ok=False, rank=0, stage="answering", exit_code=67)
+    assert benchmark_again(plan) == f"lft benchmark {out}"
+    assert benchmark_again(plan, ran_out) == f"lft benchmark {out} --set benchmark.batch_size=6"

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .server import Failure, HubServer
+from .server import Fault, HubServer
 from .store import Commit, Repository, Store, StoredFile, goes_to_large_storage
 
 
@@ -79,31 +79,59 @@ class LocalHub:
         with self.store.lock:
             return self.store.create(kind, name, private=private).add("add files", stored)
 
+    def add_empty_repository(self, kind: str, name: str, *, private: bool = False) -> None:
+        """Put a repository in place as a client creates one."""
+        with self.store.lock:
+            self.store.create(kind, name, private=private)
+
     def add_short_name(self, kind: str, short: str, name: str) -> None:
         """Let a repository answer to a name without owner too; the real Hub redirects those of its oldest ones."""
         self.store.short_names[kind, short] = name
 
-    def files(self, name: str, kind: str = "models") -> dict[str, bytes]:
-        """Content by path of the newest commit."""
-        return {path: file.content for path, file in self._repository(name, kind).commits[-1].files.items()}
+    def files(self, name: str, kind: str = "models", branch: str = "main") -> dict[str, bytes]:
+        """Content by path of the newest commit of a branch."""
+        return {path: file.content for path, file in self._repository(name, kind).at(branch).files.items()}
 
     def is_private(self, name: str, kind: str = "models") -> bool:
         """Whether only the owner can see the repository."""
         return self._repository(name, kind).private
 
-    def commits(self, name: str, kind: str = "models") -> list[Commit]:
-        """All commits, oldest first; the first one is empty and comes with the repository."""
-        return list(self._repository(name, kind).commits)
+    def commits(self, name: str, kind: str = "models", branch: str = "main") -> list[Commit]:
+        """All commits of a branch, oldest first; the first one is empty and comes with the repository."""
+        return list(self._repository(name, kind).branches[branch])
 
-    def fail_next(self, n: int, status: int = 503, path: str = "") -> None:
+    def fail_next(
+        self, n: int, status: int = 503, path: str = "", message: str = "This request was told to fail", **headers: str
+    ) -> None:
         """Let the next `n` requests whose path and query contain `path` fail with this status and change nothing.
 
         After 408, 429, 500, 502, 503 and 504 huggingface_hub repeats downloads, file lists and the steps before a
         commit by itself, mostly with waits that begin at one second; identity, repository facts, creation, settings
-        and the commit it asks once.
+        and the commit it asks once. Headers are named as keywords, `Retry_After="3"`.
         """
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        self._add(Fault(n, path, "refuse", status, message, named))
+
+    def drop_next(self, n: int, path: str = "", *, bytes_read: int = 0) -> None:
+        """Break the connections of the next `n` such requests, once so many bytes of their body have come."""
+        self._add(Fault(n, path, "drop", bytes_read=bytes_read))
+
+    def stall_next(self, n: int, path: str = "") -> None:
+        """Never answer the next `n` such requests."""
+        self._add(Fault(n, path, "stall"))
+
+    def lose_answers(self, n: int, path: str = "") -> None:
+        """Do what the next `n` such requests ask, and break their connections instead of answering."""
+        self._add(Fault(n, path, "lose"))
+
+    def forget_faults(self) -> None:
+        """From now on nothing goes wrong any more."""
         with self.store.lock:
-            self._server.failures.append(Failure(n, status, path))
+            self._server.faults.clear()
+
+    def _add(self, fault: Fault) -> None:
+        with self.store.lock:
+            self._server.faults.append(fault)
 
     def _repository(self, name: str, kind: str) -> Repository:
         try:

@@ -1,12 +1,12 @@
 """What the local Hub answers: one function a route, from a request to a response, without any HTTP server.
 
-Covered: identity, creating, deleting and reading repositories, their settings, commits with small and large files,
-file lists, downloads with ranges. Errors carry the status and code from which the clients choose an exception: bad
-token 401, read-only token or foreign namespace 403, existing repository 409, missing one 404, private one without a
-token 401.
+Covered: identity, creating, deleting and reading repositories, their settings and branches, the form of a card's
+metadata, commits with small and large files, file lists, downloads with ranges. Errors carry the status and code from
+which the clients choose an exception: bad token 401, read-only token or foreign namespace 403, existing repository 409,
+missing one 404, private one without a token 401.
 
-Not covered: Xet storage, multi-part uploads, redirects to a content network, pages of a long list, search, the checks
-of a model card (each is accepted), discussions, the dataset viewer. The statuses follow the clients' source, not a
+Not covered: Xet storage, multi-part uploads, redirects to a content network, pages of a long list, search, discussions,
+the dataset viewer. The statuses follow the clients' source, not a
 recording of the real Hub.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
+from .cards import metadata_errors, metadata_of
 from .store import (
     Commit,
     RefusedError,
@@ -98,8 +99,9 @@ def _whoami(request: Request) -> Response:
     return Response(person)
 
 
-def _validate_card(_request: Request) -> Response:
-    return Response({"errors": [], "warnings": []})
+def _validate_card(request: Request) -> Response:
+    found = metadata_errors(json.loads(request.body)["content"])
+    return Response({"errors": [{"message": each} for each in found], "warnings": []}, 400 if found else 200)
 
 
 def _wished(request: Request) -> tuple[Mapping[str, Any], str, str]:
@@ -154,6 +156,7 @@ def _info(request: Request, kind: str, name: str, revision: str = "main") -> Res
         "createdAt": STAMP,
         "lastModified": STAMP,
         "siblings": [_sibling(path, file) for path, file in sorted(commit.files.items())],
+        "cardData": metadata_of(commit.files["README.md"].content.decode()) if "README.md" in commit.files else None,
     }
     return Response(shown | ({"modelId": name} if kind == "models" else {}))
 
@@ -168,8 +171,9 @@ def _large_part(file: StoredFile) -> dict[str, object]:
     return {"size": size, "pointerSize": len(pointer_to(file.sha256, size))}
 
 
-def _history(request: Request, kind: str, name: str, _revision: str) -> Response:
-    commits = reversed(request.readable(kind, name).commits)
+def _history(request: Request, kind: str, name: str, revision: str) -> Response:
+    repository = request.readable(kind, name)
+    commits = reversed(repository.branches.get(revision, repository.commits))
     return Response(
         [{"id": commit.oid, "title": commit.title, "message": "", "authors": [], "date": STAMP} for commit in commits]
     )
@@ -212,16 +216,29 @@ def _paths_info(request: Request, kind: str, name: str, revision: str) -> Respon
     return Response(shown)
 
 
-def _need_main(request: Request, revision: str) -> None:
+def _branches(request: Request, kind: str, name: str) -> Response:
+    branches = request.readable(kind, name).branches.items()
+    shown = [{"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": line[-1].oid} for branch, line in branches]
+    return Response({"branches": shown, "converts": [], "tags": []})
+
+
+def _create_branch(request: Request, kind: str, name: str, branch: str) -> Response:
+    start = json.loads(request.body or b"{}").get("startingPoint", "main")
+    request.writable(kind, name).add_branch(branch, start)
+    return Response({})
+
+
+def _need_branch(request: Request, repository: Repository, revision: str) -> None:
     if request.query.get("create_pr", ["0"])[0] in ("1", "true"):
         raise RefusedError(400, "The local Hub has no pull requests")
-    if revision != "main":
+    if revision not in repository.branches:
         raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
 def _preupload(request: Request, kind: str, name: str, revision: str) -> Response:
-    _need_main(request, revision)
-    files = request.writable(kind, name).commits[-1].files
+    repository = request.writable(kind, name)
+    _need_branch(request, repository, revision)
+    files = repository.at(revision).files
     answers = []
     for offer in json.loads(request.body)["files"]:
         mode = "lfs" if goes_to_large_storage(offer["path"], offer["size"]) else "regular"
@@ -257,8 +274,9 @@ def _large_file_verified(request: Request) -> Response:
 
 
 def _commit(request: Request, kind: str, name: str, revision: str) -> Response:
-    _need_main(request, revision)
-    made = request.store.commit(request.writable(kind, name), request.body.splitlines())
+    repository = request.writable(kind, name)
+    _need_branch(request, repository, revision)
+    made = request.store.commit(repository, revision, request.body.splitlines())
     url = f"{request.base_url}/{'' if kind == 'models' else kind + '/'}{name}/commit/{made.oid}"
     return Response({"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
 
@@ -301,6 +319,8 @@ ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
     ("GET HEAD", _API, _info),
     ("GET HEAD", rf"{_API}/revision/([^/]+)", _info),
     ("GET", rf"{_API}/commits/([^/]+)", _history),
+    ("GET", rf"{_API}/refs", _branches),
+    ("POST", rf"{_API}/branch/([^/]+)", _create_branch),
     ("GET", rf"{_API}/tree/([^/]+)(?:/(.*))?", _tree),
     ("POST", rf"{_API}/paths-info/([^/]+)", _paths_info),
     ("POST", rf"{_API}/preupload/([^/]+)", _preupload),

@@ -1,16 +1,18 @@
 """The HTTP side of the local Hub: reads requests, knows who asks, records them, sends answers.
 
-Covered: HTTP/1.1 with kept connections and chunked bodies, requests that fail on order, and refusing what a client
-sends to other hosts when this server is its proxy. Not covered: TLS, compression.
+Covered: HTTP/1.1 with kept connections and chunked bodies, requests that fail on order in several ways, and refusing what a
+client sends to other hosts when this server is its proxy. Not covered: TLS, compression.
 """
 
 import json
 import socket
+import struct
 import sys
+import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 from .routes import Request, Response, answer, refused
@@ -19,13 +21,24 @@ from .store import RefusedError, Store
 READ_ONLY = ":ro"
 
 
+FaultKind = Literal["refuse", "drop", "stall", "lose"]
+
+
 @dataclass(slots=True)
-class Failure:
-    """An order to fail the next `left` requests whose path contains `path`."""
+class Fault:
+    """An order for the next `left` requests whose path and query contain `path`.
+
+    refuse: answer with `status`. drop: read `bytes_read` of the body and break the connection. stall: never answer. lose:
+    do what is asked, and break the connection instead of answering.
+    """
 
     left: int
-    status: int
     path: str
+    kind: FaultKind
+    status: int = 503
+    message: str = "This request was told to fail"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    bytes_read: int = 0
 
 
 class HubServer(ThreadingHTTPServer):
@@ -39,18 +52,19 @@ class HubServer(ThreadingHTTPServer):
         self.store = Store()
         self.tokens = dict(tokens)
         self.requests: list[tuple[str, str]] = []
-        self.failures: list[Failure] = []
+        self.faults: list[Fault] = []
+        self.closing = threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
         self._connections: set[socket.socket] = set()
 
-    def next_failure(self, method: str, target: str) -> int | None:
-        """Record a request, and tell the status with which it must fail, if it must."""
+    def next_fault(self, method: str, target: str) -> Fault | None:
+        """Record a request, and tell what must go wrong with it, if anything must."""
         with self.store.lock:
             self.requests.append((method, target))
-            for failure in self.failures:
-                if failure.left > 0 and failure.path in target:
-                    failure.left -= 1
-                    return failure.status
+            for fault in self.faults:
+                if fault.left > 0 and fault.path in target:
+                    fault.left -= 1
+                    return fault
         return None
 
     def get_request(self) -> tuple[socket.socket, Any]:
@@ -67,6 +81,7 @@ class HubServer(ThreadingHTTPServer):
 
     def server_close(self) -> None:
         """End all connections, kept ones too, and wait for their threads."""
+        self.closing.set()
         for connection in list(self._connections):
             try:
                 connection.shutdown(socket.SHUT_RDWR)
@@ -90,17 +105,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def handle_method(self) -> None:
         """Answer one request of any method."""
+        fault = self.server.next_fault(self.command, self.path)
+        kind = fault.kind if fault else None
+        if fault and kind == "drop":
+            self.rfile.read(fault.bytes_read)
+            return self._break_connection()
         body = self._read_body()
+        if kind == "stall":
+            self.server.closing.wait()
+            return self._break_connection()
         try:
-            failure = self.server.next_failure(self.command, self.path)
-            if failure is not None:
-                raise RefusedError(failure, "This request was told to fail")
+            if fault and kind == "refuse":
+                raise RefusedError(fault.status, fault.message)
             request = self._request(body)
             with self.server.store.lock:
                 response = answer(request)
         except RefusedError as refusal:
             response = refused(refusal)
-        self._send(response)
+        if kind == "lose":
+            return self._break_connection()
+        return self._send(response, fault.headers if fault else {})
+
+    def _break_connection(self) -> None:
+        """End it as a router does that has forgotten it: with a reset, whatever is still on its way."""
+        self.close_connection = True
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
 
     def _request(self, body: bytes) -> Request:
         target = urlsplit(self.path)
@@ -138,14 +168,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def _send(self, response: Response) -> None:
+    def _send(self, response: Response, more_headers: Mapping[str, str]) -> None:
         if isinstance(response.body, bytes):
             body, content_type = response.body, "application/octet-stream"
         else:
             body, content_type = json.dumps(response.body).encode(), "application/json"
         self.send_response(response.status)
         own = {"Content-Type": content_type, "Content-Length": str(len(body))}
-        for name, value in (own | dict(response.headers)).items():
+        for name, value in (own | dict(response.headers) | dict(more_headers)).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":

@@ -1,7 +1,7 @@
 """The memory of the local Hub: repositories, their commits and the large files waiting for a commit. No HTTP.
 
-Covered: model and dataset repositories with one branch (`main`), whole-repository commits, private repositories.
-Not covered: other branches, tags, pull requests, gated access, organizations, storage limits.
+Covered: model and dataset repositories with branches, whole-repository commits, private repositories.
+Not covered: tags, pull requests, gated access, organizations, storage limits.
 """
 
 import base64
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 KINDS = ("models", "datasets")
+MAIN = "main"
 LARGE_PATTERNS = ("*.safetensors", "*.bin", "*.gguf", "*.pt", "*.parquet", "tokenizer.json")
 LARGE_BYTES = 10 * 1024 * 1024
 
@@ -84,30 +85,43 @@ class Commit:
 
 @dataclass(slots=True)
 class Repository:
-    """A named line of commits, oldest first, never empty."""
+    """Named lines of commits, oldest first, never empty; there is always one called `main`."""
 
     name: str
     private: bool
-    commits: list[Commit]
+    branches: dict[str, list[Commit]]
 
     @property
     def owner(self) -> str:
         """The user whose namespace holds the repository."""
         return self.name.split("/")[0]
 
+    @property
+    def commits(self) -> list[Commit]:
+        """Those of the branch `main`."""
+        return self.branches[MAIN]
+
     def at(self, revision: str) -> Commit:
         """Return the commit of a branch name or of a full commit name."""
-        if revision in ("main", "HEAD"):
-            return self.commits[-1]
-        for commit in self.commits:
-            if commit.oid == revision:
-                return commit
+        if revision == "HEAD" or revision in self.branches:
+            return self.branches.get(revision, self.commits)[-1]
+        for commits in self.branches.values():
+            for commit in commits:
+                if commit.oid == revision:
+                    return commit
         raise RefusedError(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
-    def add(self, title: str, files: Mapping[str, StoredFile]) -> Commit:
+    def add_branch(self, branch: str, start: str) -> None:
+        """Begin a branch at a revision, under a name that must be free."""
+        if branch in self.branches:
+            raise RefusedError(409, f"Reference {branch} already exists")
+        self.branches[branch] = [self.at(start)]
+
+    def add(self, title: str, files: Mapping[str, StoredFile], branch: str = MAIN) -> Commit:
         """Append one commit with this whole content."""
-        self.commits.append(Commit.after(self.commits[-1], title, files))
-        return self.commits[-1]
+        commits = self.branches[branch]
+        commits.append(Commit.after(commits[-1], title, files))
+        return commits[-1]
 
 
 @dataclass(slots=True)
@@ -125,7 +139,8 @@ class Store:
             raise RefusedError(400, f"The local Hub has {' and '.join(KINDS)}, not {kind}")
         if (kind, name) in self.repositories:
             raise RefusedError(409, "You already created this repo")
-        made = self.repositories[kind, name] = Repository(name, private, [Commit.after(None, "initial commit", {})])
+        first = Commit.after(None, "initial commit", {})
+        made = self.repositories[kind, name] = Repository(name, private, {MAIN: [first]})
         return made
 
     def find(self, kind: str, name: str, user: str | None) -> Repository:
@@ -141,21 +156,20 @@ class Store:
             raise RefusedError(400, "The sha256 of the content does not match")
         self.large_files[sha256] = content
 
-    def commit(self, repository: Repository, lines: Iterable[bytes]) -> Commit:
+    def commit(self, repository: Repository, branch: str, lines: Iterable[bytes]) -> Commit:
         """Apply a commit in the client's form, one JSON action a line. A refused action leaves nothing changed."""
-        draft = _Draft(self, repository)
+        draft = _Draft(self, repository.branches[branch][-1])
         for line in filter(None, lines):
             action = json.loads(line)
             draft.apply(action["key"], action["value"])
-        return repository.add(draft.title, draft.files)
+        return repository.add(draft.title, draft.files, branch)
 
 
 class _Draft:
     """A commit in the making."""
 
-    def __init__(self, store: Store, repository: Repository) -> None:
-        self.store = store
-        self.parent = repository.commits[-1]
+    def __init__(self, store: Store, parent: Commit) -> None:
+        self.store, self.parent = store, parent
         self.files = dict(self.parent.files)
         self.title = ""
 

@@ -75,7 +75,7 @@ def test_only_the_zero_strategies_have_a_deepspeed_configuration(strategy: str) 
 
 def test_a_precision_settled_by_an_earlier_job_reaches_deepspeed() -> None:
     plan = make_plan(settings(launch={"strategy": "zero2"}), machine(gpus=4))
-    open_order, settled = plan.order("train").deepspeed, plan.order("benchmark", "bf16").deepspeed
+    open_order, settled = plan.order("train").deepspeed, plan.order("train", "bf16").deepspeed
     assert open_order is not None
     assert settled is not None
     assert (open_order["bf16"], open_order["fp16"]) == ({"enabled": False}, {"enabled": False})

@@ -7,20 +7,27 @@ from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig
 
 from lft.core.errors import PreflightError, SettingsError
-from lft.core.model_facts import facts_from
+from lft.core.hardware import Machine
+from lft.core.model_facts import ModelFacts, facts_from
 from lft.core.settings import LoraSettings, RunSettings
-from lft.plan.launch_plan import make_plan
+from lft.plan.launch_plan import LaunchPlan, make_plan
 from lft.plan.memory import predict_memory
 from tests.core.test_model_facts import header_of, on_meta
 from tests.plan.test_memory import llama_8b
 from tests.plan.test_plan import settings
-from tests.plan.test_strategy import cluster, line, plan
+from tests.plan.test_strategy import ROWS, cluster, line
 
 SMALL: dict[str, Any] = {"num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96, "vocab_size": 300}
 
 
 def with_bitsandbytes(gpus: int = 1, gigabytes: float = 80) -> Any:
     return cluster(gpus, gigabytes).model_copy(update={"has_bitsandbytes": True})
+
+
+def plan(on: Machine, facts: ModelFacts | None = None, **sections: Any) -> LaunchPlan:
+    """The plan of Llama-3.1-8B, one row of 1,024 tokens at a time."""
+    start: dict[str, Any] = {"data": ROWS, "training": {"batch_size": 1}}
+    return make_plan(settings(**(start | sections)), on, facts or llama_8b())
 
 
 @pytest.mark.parametrize(
@@ -41,6 +48,7 @@ def with_bitsandbytes(gpus: int = 1, gigabytes: float = 80) -> Any:
             "zero3 gathers a weight where its own layer is",
         ),
         ({"lora": {"init_lora_weights": "pissa"}, "launch": {"strategy": "zero3"}}, "zero3 leaves each rank a part"),
+        ({"lora": {"modules_to_save": ["norm"]}, "launch": {"strategy": "zero3"}}, "zero3 cuts the modules"),
         ({"model": {"name": "a/b", "quantization": "4bit"}, "launch": {"strategy": "fsdp"}}, "fsdp cuts the base's"),
         ({"model": {"name": "a/b", "quantization": "8bit"}, "launch": {"strategy": "zero2"}}, "zero2 casts the base's"),
         (
@@ -55,7 +63,7 @@ def test_what_does_not_go_together_is_refused_with_its_reason(sections: dict[str
 
 
 def test_a_quantized_base_needs_its_package_and_no_quantized_checkpoint() -> None:
-    asked = {"model": {"name": "a/b", "quantization": "4bit"}}
+    asked: dict[str, Any] = {"model": {"name": "a/b", "quantization": "4bit"}}
     with pytest.raises(PreflightError, match="4bit needs the package bitsandbytes") as refusal:
         plan(cluster(1, 80), **asked)
     assert "pip install 'lft[bitsandbytes]'" in refusal.value.next_step

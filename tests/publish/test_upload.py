@@ -1,10 +1,11 @@
-"""Uploading to a Hub: what arrives, what is refused, and that no refusal shows the token or a traceback.
+"""Uploading to a Hub: what arrives, what is refused, what trouble is waited for, and that nothing shows the token.
 
 The Hub runs on this machine; its client runs in a process of its own, with its own home folder.
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,42 +14,23 @@ from typing import Any
 
 import pytest
 
-from lft.core.hardware import Machine
-from lft.core.order import WorkerReport
-from lft.core.run_dir import Attempt
-from lft.core.settings import RunSettings
-from lft.plan.launch_plan import make_plan
+from tests.conftest import REPOSITORY
 from tests.local_hub import LocalHub
+from tests.publish.finished_runs import KEPT, PICTURE, adapter_files, finished_run
+from tests.publish.upload_faults import FAULTS, READER, TOKEN, WRONG, Fault
+from tests.runs import wait_for
 
-TOKEN, READER, WRONG = "hf_alice_secret", "hf_reader_secret", "hf_wrong_secret"
-KEPT = {
-    "adapter_config.json": b'{"r": 8}',
-    "adapter_model.safetensors": b"\x00\x01weights",
-    "lft.json": b"{}",
-    "tokenizer.json": b"{}",
-    "tokenizer_config.json": b"{}",
-    "tokenizer.model": b"model",
-    "chat_template.jinja": b"{{ messages }}",
-    "README.md": b"# card\n",
-}
-PRIVATE_TO_THE_MACHINE = {
-    "checkpoint-10/adapter_model.safetensors": b"old",
-    "checkpoint-10/tokenizer.json": b"{}",
-    "checkpoint-10/tokenizer.model": b"model",
-    "run/settings.yaml": b"secret: path",
-    "run/attempt-0/rank-0.log": b"log",
-    "run/report.json": b"{}",
-    "optimizer.pt": b"state",
-    "notes.txt": b"mine",
-}
 SCRIPT = """
 import json, sys
 from pathlib import Path
 from lft.core.errors import UploadError
+from lft.core.settings import UploadSettings
 from lft.publish.upload import upload_adapter
 name, options = sys.argv[1], json.loads(sys.argv[2])
+token = options.pop("token", None)
 try:
-    print("RESULT", json.dumps([upload_adapter(Path("out"), name, **options), ""]))
+    done = upload_adapter(Path("out"), UploadSettings.model_construct(repo_name=name, **options), token=token)
+    print("RESULT", json.dumps([done.url, "" if done.is_new else "nothing new"]))
 except UploadError as error:
     print("RESULT", json.dumps(["", str(error)]))
 """
@@ -61,11 +43,8 @@ def hub() -> Iterator[LocalHub]:
 
 
 def finished(folder: Path) -> Path:
-    """The output_dir of a run."""
-    for name, content in (KEPT | PRIVATE_TO_THE_MACHINE).items():
-        path = folder / "out" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+    """The output_dir of a run, with its user's own card."""
+    adapter_files(folder / "out")
     return folder
 
 
@@ -119,7 +98,7 @@ def test_uploading_the_same_again_changes_nothing(hub: LocalHub, tmp_path: Path)
     first = upload(hub, tmp_path, create_new=True, private=True)
     commits = hub.commits("alice/x")
     assert hub.is_private("alice/x")
-    assert upload(hub, tmp_path, create_new=True, private=True) == first
+    assert upload(hub, tmp_path, create_new=True, private=True) == (first[0], "nothing new")
     assert hub.commits("alice/x") == commits
     (tmp_path / "out" / "README.md").write_text("# a better card\n")
     upload(hub, tmp_path)
@@ -172,44 +151,142 @@ def test_a_refusal_is_one_clear_error_with_what_to_do(
     assert hub.files("alice/there") == {"README.md": b"there"}
 
 
-def test_a_hub_that_cannot_be_reached_is_told_from_one_that_refuses(tmp_path: Path) -> None:
-    with LocalHub(tokens={TOKEN: "alice"}) as gone:
-        pass
-    _, error = upload(gone, finished(tmp_path), create_new=True)
-    assert error.startswith("the Hub cannot be reached (upload to alice/x): Connect")
-    assert "check the network" in error
-
-
-def test_a_hub_in_trouble_is_named_with_its_status(hub: LocalHub, tmp_path: Path) -> None:
-    hub.fail_next(1, status=500, path="/repos/create")
-    _, error = upload(hub, finished(tmp_path), create_new=True)
-    assert error == "the Hub answered 500 to the upload to alice/x\n  next   try again later"
-
-
 def test_a_folder_without_an_adapter_is_refused_before_anything_is_created(hub: LocalHub, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     _, error = upload(hub, tmp_path, create_new=True)
-    assert error.startswith("out holds no adapter to upload\n  next   train first")
+    assert error.startswith(
+        "out holds no adapter to upload: adapter_config.json and adapter_model.safetensors missing\n  next   train first"
+    )
     assert hub.requests == []
 
 
-@pytest.mark.parametrize(("token", "code"), [(TOKEN, 0), (WRONG, 64)])
-def test_lft_upload_finishes_a_run_whose_upload_failed(token: str, code: int, hub: LocalHub, tmp_path: Path) -> None:
-    finished(tmp_path)
-    (tmp_path / "out" / "README.md").unlink()
-    values = {"model": {"name": "a/b"}, "data": {"source": "c/d"}, "upload": {"repo_name": "alice/x"}}
-    machine = Machine(gpus=(), cpu_cores=1, memory_bytes=2**33, cpu_computes_bf16=False)
-    plan = make_plan(RunSettings.model_validate(values | {"output_dir": tmp_path / "moved since"}), machine)
-    attempt = Attempt(tmp_path / "out" / "run" / "attempt-0")
-    attempt.folder.mkdir(parents=True, exist_ok=True)
-    attempt.plan.write_text(plan.model_dump_json())
-    WorkerReport(ok=True, rank=0, stage="training").save(attempt.report("train", 0))
-    command = ["-m", "lft.cli.main", "upload", "out", "--create-new", "--private"]
-    done = in_process(command, tmp_path, hub.environment(tmp_path / "home", token))
-    assert done.returncode == code, done.stderr
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What came of each fault, all done in one process."""
+    command = ["-m", "benchmarks.upload_faults", "--json"]
+    done = in_process(command, REPOSITORY, {"TMPDIR": str(tmp_path_factory.mktemp("faults"))})
+    assert done.returncode == 0, done.stderr
+    assert "secret" not in done.stdout + done.stderr
+    return {each["name"]: each for each in json.loads(done.stdout)}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_trouble_is_waited_for_and_named_and_everything_arrives_once_or_nothing(
+    fault: Fault, played: dict[str, dict[str, Any]]
+) -> None:
+    result = played[fault.name]
+    place, said = 0, result["said"]
+    for words in fault.says:
+        assert words in said[place:], said
+        place = said.index(words, place)
+    assert (result["exit_code"], result["arrived"]) == (fault.exit_code, fault.arrives), said
+    assert said.count("trying again") == len(result["waits"]) <= 5
+    assert sum(result["waits"]) <= 62
+    assert "Traceback" not in said
+    assert not [word for word in said.split() if "127.0.0.1" in word], "no address of a signed link"
+
+
+def lft_upload(hub: LocalHub, folder: Path, *options: str, token: str = TOKEN, **environment: str) -> tuple[int, str]:
+    """`lft upload out ...`: exit code and all that was printed."""
+    own = hub.environment(folder / "home", token) | environment
+    done = in_process(["-m", "lft.cli.main", "upload", "out", *options], folder, own)
     assert "secret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    if token == TOKEN:
-        assert done.stdout == f"uploaded   {hub.url}/alice/x\n"
-        assert hub.is_private("alice/x")
-        assert b"# x\n" in hub.files("alice/x")["README.md"]
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_lft_upload_makes_card_repository_and_branch_and_says_when_nothing_has_changed(
+    hub: LocalHub, tmp_path: Path
+) -> None:
+    finished_run(tmp_path / "out", {"repo_name": "alice/x"})
+    options = ("--create-new", "--private", "--revision", "trial/1", "--commit-message", "Better\n\nby far")
+    assert lft_upload(hub, tmp_path, *options) == (
+        0,
+        "upload     alice/x has no branch trial/1; making it from main\n"
+        f"uploaded   {hub.url}/alice/x/tree/trial%2F1 (private, 9 files, 2.4 KiB)\n",
+    )
+    assert hub.is_private("alice/x")
+    assert hub.files("alice/x") == {}, "main is as it was"
+    files = hub.files("alice/x", branch="trial/1")
+    assert files.keys() == KEPT.keys() | {"loss.png"}
+    assert (b"# x\n" in files["README.md"], b"](loss.png)" in files["README.md"]) == (True, True)
+    assert files["loss.png"] == PICTURE
+    assert [commit.title for commit in hub.commits("alice/x", branch="trial/1")] == ["initial commit", "Better"]
+    code, said = lft_upload(hub, tmp_path, *options)
+    assert (code, said.startswith(f"unchanged  {hub.url}/alice/x/tree/trial%2F1 (private")) == (0, True)
+    assert "all files were there already, no commit was made" in said
+    assert len(hub.commits("alice/x", branch="trial/1")) == 2
+
+
+def test_a_dry_run_lists_files_and_sizes_without_token_network_or_trace(hub: LocalHub, tmp_path: Path) -> None:
+    out = finished_run(tmp_path / "out", {"repo_name": "alice/x", "private": True})
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    code, said = lft_upload(hub, tmp_path, "--create-new", "--revision", "next", "--dry-run", token="")
+    lines = said.splitlines()
+    assert code == 0
+    assert lines[0] == f"would go to {hub.url}/alice/x/tree/next (branch next, made if it does not exist, private)"
+    assert [line.split()[0] for line in lines[1:-1]] == sorted(KEPT.keys() | {"loss.png"})
+    assert "  adapter_model.safetensors  1000 bytes" in lines
+    assert lines[-1] == "9 files, 2.4 KiB; nothing was sent"
+    assert hub.requests == []
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (f"{TOKEN}\n", 0, "uploaded   "),
+        (None, 64, "the token file cannot be read: No such file or directory"),
+        ("", 64, "is no token: one word of letters, digits and signs is expected"),
+        (f"{TOKEN}\nand more", 64, "is no token: one word"),
+        (f"{TOKEN}\u00e9", 64, "is no token: one word"),
+    ],
+    ids=["a token", "no file", "nothing", "two lines", "a letter no header can carry"],
+)
+def test_a_token_comes_from_a_file_and_whatever_else_that_holds_is_not_shown(
+    content: str | None, code: int, said: str, hub: LocalHub, tmp_path: Path
+) -> None:
+    finished_run(tmp_path / "out", {"repo_name": "alice/x", "create_new": True})
+    name = "hf_secret_by_mistake" if content is None else "token.txt"
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    ended, text = lft_upload(hub, tmp_path, "--token-file", name, token=WRONG)
+    assert (ended, said in text) == (code, True), text
+
+
+def test_the_client_s_debug_output_does_not_show_the_token(hub: LocalHub, tmp_path: Path) -> None:
+    finished_run(tmp_path / "out", {"repo_name": "alice/x", "create_new": True})
+    hub.fail_next(1, 400, "/commit/", f"what is {TOKEN}?")
+    code, said = lft_upload(hub, tmp_path, HF_DEBUG="1", HF_HUB_VERBOSITY="debug")
+    assert code == 64
+    assert "curl" in said, "the client is heard"
+    assert "the Hub answered 400 to the upload to alice/x: what is (the token)?" in said
+
+
+def test_a_card_of_their_own_that_the_hub_does_not_take_is_named_before_anything_is_sent(
+    hub: LocalHub, tmp_path: Path
+) -> None:
+    out = finished_run(tmp_path / "out", {"repo_name": "alice/x", "create_new": True})
+    (out / "README.md").write_text("---\nlicense: [1\n---\n# mine\n")
+    code, said = lft_upload(hub, tmp_path)
+    assert code == 64
+    assert "the Hub does not take README.md: Invalid metadata in README.md. - error while parsing the YAML" in said
+    assert "  next   mend the lines between --- and --- at its top" in said
+    assert hub.files("alice/x") == {}
+
+
+def test_ctrl_c_ends_an_upload_that_gets_no_answer_and_says_what_to_type(hub: LocalHub, tmp_path: Path) -> None:
+    finished_run(tmp_path / "out", {"repo_name": "alice/x", "create_new": True})
+    hub.stall_next(1, "/_large/")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    command = [sys.executable, "-m", "lft.cli.main", "upload", "out"]
+    environment = kept | hub.environment(tmp_path / "home", TOKEN)
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: any("/_large/" in path for _, path in hub.requests))
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (
+        130,
+        "stopped; alice/x has all files of this upload, or is as it was\n  next   the same command again\n",
+    )
+    assert hub.files("alice/x") == {}

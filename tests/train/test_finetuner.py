@@ -170,11 +170,12 @@ def test_rows_and_prompts_longer_than_the_model_s_positions_are_cut_to_them(
     assert finetuner.benchmark([(text, "dog")], max_new_tokens=500).keys() == {"rouge1", "rouge2", "rougeL"}
 
 
+@pytest.mark.parametrize("warmup_steps", [20, 0.82], ids=["steps", "share of 24 steps"])
 def test_training_says_its_loss_every_ten_steps_and_a_constant_rate_still_warms_up(
-    tiny_models: TinyModels, tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]
+    warmup_steps: float, tiny_models: TinyModels, tmp_path: Path, data_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     finetuner, tokens = ready(tiny_models.gpt2, tmp_path, data_file)
-    settings = TrainingSettings(lr_scheduler="constant", warmup_steps=20)
+    settings = TrainingSettings(lr_scheduler="constant", warmup_steps=warmup_steps)
     finetuner.train(tokens, num_epochs=6, learning_rate=1e-3, settings=settings)
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("train")]
     assert len(told) == 3  # the parameters, and steps 10 and 20

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lft.core.errors import PreflightError
-from lft.core.settings import LoraSettings
+from lft.core.lora_start import Quantization
 from lft.train.model import load_base_model
 from tests.train.test_variants import close, llama, logits_of, loss_of, run
 
@@ -26,7 +26,7 @@ CONFIGS: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
 def test_an_adapter_of_a_quantized_base_learns_goes_on_exactly_and_opens_with_plain_peft(
-    kind: str, llama: Path, tmp_path: Path
+    kind: Quantization, llama: Path, tmp_path: Path
 ) -> None:
     finetuner = run(llama, tmp_path / "out", {}, quantization=kind)
     model = finetuner.peft_model
@@ -38,7 +38,10 @@ def test_an_adapter_of_a_quantized_base_learns_goes_on_exactly_and_opens_with_pl
     )
     before = loss_of(fresh.eval()).item()
     loaded = PeftModel.from_pretrained(fresh, str(tmp_path / "out"))
-    close(logits_of(loaded), logits_of(model), 2e-4)
+    # by itself bitsandbytes evaluates 4 bits in bf16 on CPUs that have it, as close as that is
+    close(logits_of(loaded), logits_of(model), 5e-2 if kind == "4bit" else 2e-4)
+    ours = PeftModel.from_pretrained(load_base_model(str(llama), "fp32", None, kind), str(tmp_path / "out"))
+    close(logits_of(ours), logits_of(model), 1e-5)
     assert loss_of(model.eval()).item() < before - 0.02
     shutil.copytree(tmp_path / "out" / "checkpoint-2", tmp_path / "checkpoint-2")
     run(llama, tmp_path / "resumed", {}, quantization=kind, resume_from=tmp_path / "checkpoint-2")
@@ -66,6 +69,11 @@ def test_gradients_after_an_evaluation_are_those_before_it(llama: Path) -> None:
 def test_first_values_that_need_the_weights_themselves_are_refused(llama: Path, tmp_path: Path) -> None:
     with pytest.raises(PreflightError, match="pissa needs the weights themselves, and they are quantized"):
         run(llama, tmp_path, {"init_lora_weights": "pissa"}, quantization="4bit")
-    finetuner_variant = LoraSettings(use_dora=True, use_rslora=True)
-    finetuner = run(llama, tmp_path / "dora", finetuner_variant.model_dump(exclude_defaults=True), quantization="4bit")
-    assert finetuner.peft_model is not None
+
+
+def test_a_quantized_base_trains_dora(llama: Path, tmp_path: Path) -> None:
+    model = run(llama, tmp_path, {"use_dora": True}, quantization="4bit").peft_model
+    assert model is not None
+    ours = loss_of(model.eval()).item()
+    with model.disable_adapter():
+        assert ours < loss_of(model).item() - 0.02

@@ -1,0 +1,63 @@
+"""The job of answering and scoring; apart from that of training, which does not need the second that importing it takes."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lft.core.hardware import cpu_cores
+from lft.core.run_dir import Attempt, RunDir
+from lft.train import benchmark as bench
+from lft.train.answers import MODELS, SharedWork
+from lft.train.jobs import Desk, load_model, make_finetuner, prepared_data
+from lft.train.local_metric import load_metrics
+from lft.train.memory import translating_out_of_memory
+from lft.train.scoring import score
+
+
+def benchmark(desk: Desk) -> dict[str, Any]:
+    """Answer a share of the prompts with base and tuned model; rank 0 also scores all answers."""
+    order, settings, attempt = desk.order, desk.order.settings, Attempt(desk.order.attempt_dir)
+    finetuner = make_finetuner(desk)
+    metrics = load_metrics(settings.benchmark.metrics) if desk.rank.is_main else []
+    prepared = prepared_data(finetuner, desk)
+    finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
+    asked = bench.questions(finetuner, prepared, settings.benchmark.num_prompts)
+    if not asked:
+        finetuner.announce("benchmark  no held-out row has a prompt and an answer; see data.held_out")
+        return {}
+    digest = bench.digest(order, asked, Path(finetuner.output_dir))
+    work = SharedWork(RunDir(settings.output_dir), attempt, digest, bench.batches(asked, settings.benchmark.batch_size))
+    if work.found:
+        finetuner.announce(f"benchmark  {work.found} of {len(work.work)} batches are answered already")
+    if work.found < len(work.work):
+        desk.enter("loading the model")
+        load_model(finetuner, desk)
+    desk.enter("answering")
+    started = time.monotonic()
+    with translating_out_of_memory():
+        bench.answer_share(finetuner, asked, work, settings.benchmark.max_new_tokens, desk.tell_step)
+    if not desk.rank.is_main:
+        return {}
+
+    def wait() -> None:
+        # without a beat: where no rank goes on, that is a hang
+        desk.tell_step(work.done(), len(work.work)) if work.done() != desk.heart.last.step else desk.check_stop()
+
+    lines, seconds = work.collect(wait), time.monotonic() - started
+    desk.enter("scoring")
+    found = {
+        "prompts": len(asked),
+        "seconds": seconds,
+        "generated": {model: sum(line["generated"] for line in lines[model]) for model in MODELS},
+        "samples": bench.write_answers(attempt.answers, asked, lines),
+        **score(
+            [question.reference for question in asked],
+            lines,
+            settings.benchmark.metrics,
+            metrics,
+            processes=cpu_cores(),
+            between=desk.keep_on,
+        ),
+    }
+    work.finish()
+    return {"benchmark": found}
