@@ -12,7 +12,7 @@ ADAPTER_CONFIG, MODEL_CONFIG, NOTES = "adapter_config.json", "config.json", "lft
 
 
 @dataclass(frozen=True, slots=True)
-class Tuned:
+class TunedFolder:
     """An adapter on its base model; or a whole model, which is then its own base."""
 
     folder: Path
@@ -24,12 +24,17 @@ class Tuned:
     """What lft left beside an adapter it trained."""
 
     @property
+    def base_name(self) -> str:
+        """The base as people call it."""
+        return self.base if self.base.count("/") == 1 else Path(self.base).name
+
+    @property
     def tokenizer(self) -> str:
         """Where the tokenizer is: beside the adapter, with the chat template it was trained with, or else the base's."""
         return str(self.folder) if (self.folder / "tokenizer_config.json").exists() else self.base
 
 
-def find_tuned(folder: Path, base: str | None = None) -> Tuned:
+def find_tuned(folder: Path, base: str | None = None) -> TunedFolder:
     """What is in `folder`; `base` is another place of the base model than the one the adapter names.
 
     Raises SettingsError where it is no folder, PreflightError where it holds nothing that answers.
@@ -47,7 +52,7 @@ def find_tuned(folder: Path, base: str | None = None) -> Tuned:
                 f"{folder} holds neither an adapter ({ADAPTER_CONFIG}) nor a model ({MODEL_CONFIG})",
                 next_step="name the output_dir of a finished run; lft status OUTPUT_DIR says how far one is",
             )
-        return Tuned(folder, str(folder), None, has_adapter=False, notes=notes)
+        return TunedFolder(folder, str(folder), None, has_adapter=False, notes=notes)
     named = base or notes.get("base_model") or config.get("base_model_name_or_path")
     if not named:
         raise PreflightError(f"the adapter in {folder} names no base model", next_step="name it: --model NAME")
@@ -56,7 +61,7 @@ def find_tuned(folder: Path, base: str | None = None) -> Tuned:
             f"the base model of {folder}: {missing_path(str(named))}", next_step="say where it is now: --model FOLDER"
         )
     revision = None if base else config.get("revision")
-    return Tuned(folder, str(named), revision, has_adapter=True, notes=notes)
+    return TunedFolder(folder, str(named), revision, has_adapter=True, notes=notes)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Merging an adapter into its base model, one shard of weights at a time.
 
 peft's own layers do the arithmetic, so that every variant it can merge is merged as it would: the model is built with weights
-that take no memory, and each adapted layer is given its weight in float32, merges, and gives it back, rounded once to the type it came in.
+that take no memory, and each adapted layer is given its own in float32, merges, and gives it back, rounded once to the type it
+came in.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, set_peft_model_state_dict
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from lft.core.adapter_folder import Tuned
+from lft.core.adapter_folder import TunedFolder
 from lft.core.errors import AdapterError, PreflightError
 from lft.train.base_files import Read, Shard
 
@@ -43,7 +44,7 @@ class Change:
     """The tensor whose old values it is made from."""
 
 
-def open_adapter(tuned: Tuned, base: Path, *, trust_remote_code: bool) -> PeftModel:
+def open_adapter(tuned: TunedFolder, base: Path, *, trust_remote_code: bool) -> PeftModel:
     """The adapter on a base whose weights take no memory. Raises PreflightError where it cannot be merged."""
     config = PeftConfig.from_pretrained(str(tuned.folder))
     problem = _problem(config)
@@ -101,7 +102,7 @@ def _problem(config: PeftConfig) -> str | None:
     return next((f"{name}: {why}" for name, why in UNMERGEABLE.items() if getattr(config, name, None)), None)
 
 
-def _refuse_quantized(config: PreTrainedConfig, tuned: Tuned) -> None:
+def _refuse_quantized(config: PreTrainedConfig, tuned: TunedFolder) -> None:
     quantized = getattr(config, "quantization_config", None)
     if quantized is None:
         return
@@ -118,7 +119,7 @@ def changes_of(adapted: PeftModel, stored: set[str]) -> dict[str, Change]:
     Where one side of tied embeddings is changed, both are there afterwards. Raises PreflightError for a layer whose weight is
     in none of the files.
     """
-    model: PreTrainedModel = adapted.get_base_model()
+    model: Any = adapted.get_base_model()
     found: dict[str, Change] = {}
     ties = _ties(model)
     missing = []
@@ -143,7 +144,7 @@ def changes_of(adapted: PeftModel, stored: set[str]) -> dict[str, Change]:
 
 def is_untied(adapted: PeftModel, changes: dict[str, Change]) -> bool:
     """Whether tied embeddings have become two weights."""
-    return any(output in changes for output in _ties(adapted.get_base_model()))
+    return any(output in changes for output in _ties(cast(PreTrainedModel, adapted.get_base_model())))
 
 
 def _ties(model: PreTrainedModel) -> dict[str, str]:

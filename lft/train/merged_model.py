@@ -13,7 +13,7 @@ from peft import PeftModel
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from lft.core.adapter_folder import MODEL_CONFIG, NOTES, Tuned
+from lft.core.adapter_folder import MODEL_CONFIG, NOTES, TunedFolder
 from lft.core.errors import AdapterError, PreflightError
 from lft.core.files import folder_aside
 from lft.train.base_files import CARRIED, Shard, base_folder, shards_of
@@ -53,7 +53,7 @@ class Merged:
 
 
 def merge(
-    tuned: Tuned,
+    tuned: TunedFolder,
     output: Path,
     announce: Callable[[str], None],
     *,
@@ -108,7 +108,7 @@ def _check_room(shards: list[Shard], output: Path) -> None:
         )
 
 
-def _carry_along(tuned: Tuned, base: Path, folder: Path, *, untied: bool) -> None:
+def _carry_along(tuned: TunedFolder, base: Path, folder: Path, *, untied: bool) -> None:
     """The base's other files, and over them the tokenizer that the adapter was trained with."""
     for source in dict.fromkeys((base, Path(tuned.tokenizer))):
         for path in (found for pattern in CARRIED for found in source.glob(pattern) if found.is_file()):
@@ -124,7 +124,7 @@ def _carry_along(tuned: Tuned, base: Path, folder: Path, *, untied: bool) -> Non
         (folder / MODEL_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def _checked(tuned: Tuned, base: Path, folder: Path, *, trust_remote_code: bool) -> Likeness:
+def _checked(tuned: TunedFolder, base: Path, folder: Path, *, trust_remote_code: bool) -> Likeness:
     tokenizer = load_tokenizer(tuned.tokenizer, trust_remote_code=trust_remote_code)
     options = {"dtype": "auto", "trust_remote_code": trust_remote_code}
     likeness = compare(tokenizer, lambda: _with_adapter(tuned, base, options), lambda: _load(folder, options))
@@ -162,5 +162,5 @@ def _load(folder: Path, options: dict[str, Any]) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, **options).float().eval()
 
 
-def _with_adapter(tuned: Tuned, base: Path, options: dict[str, Any]) -> Any:
+def _with_adapter(tuned: TunedFolder, base: Path, options: dict[str, Any]) -> Any:
     return PeftModel.from_pretrained(_load(base, options), str(tuned.folder)).eval()

@@ -24,7 +24,8 @@ def make_adapter(base: Path, folder: Path, **options: Any) -> Path:
     """An adapter by plain peft whose update is not zero."""
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    adapted = get_peft_model(model, LoraConfig(**{"r": 4, "target_modules": LLAMA, "task_type": "CAUSAL_LM"} | options))
+    usual: dict[str, Any] = {"r": 4, "target_modules": LLAMA, "task_type": "CAUSAL_LM"}
+    adapted = get_peft_model(model, LoraConfig(**usual | options))
     for name, parameter in adapted.named_parameters():
         if parameter.requires_grad:
             parameter.data += 0.05 * torch.randn_like(parameter)
