@@ -8,8 +8,8 @@ from tests.conftest import REPOSITORY
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.M | re.S)
-FILE_NAME = re.compile(r"^`([\w.-]+\.\w+)`[^`]*:$|^`([\w.-]+\.\w+)` ")
-"""A line before a block that begins with a file's name says that the block is that file."""
+FILE_NAME = re.compile(r"^`([\w.-]+\.(?:yaml|jsonl|json|csv|txt|jinja))`.*:$")
+"""A line before a block that begins with a file's name and ends with a colon says that the block is that file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,9 @@ def blocks_of(page: Path) -> list[Block]:
     found = []
     for match in FENCE.finditer(text):
         before = text[: match.start()].rstrip().rpartition("\n")[2]
-        named = FILE_NAME.match(before) if before.endswith(":") else None
-        file = next(filter(None, named.groups()), None) if named else None
+        named = FILE_NAME.match(before)
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Block(name_of(page), line, match[1], match[2], file))
+        found.append(Block(name_of(page), line, match[1], match[2], named[1] if named else None))
     return found
 
 

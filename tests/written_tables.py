@@ -1,7 +1,7 @@
-"""Writes the tables of docs/run-file.md from the settings: `python -m tests.run_file_page`.
+"""Writes the tables of docs/ that the code knows: `python -m tests.written_tables`. A test compares.
 
-The table of a section is the first one below its heading; a section without a heading gets one. All else on the page is
-written by hand.
+On the run file page, the table of a section is the first one below its heading; a section without a heading gets one. Of
+other pages it is the one below a comment with its name. All else is written by hand.
 """
 
 import json
@@ -15,14 +15,26 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from lft.core.settings import RunSettings
+from tests.memory_tables import TABLES
 
-PAGE = Path(__file__).parent.parent / "docs" / "run-file.md"
+DOCS = Path(__file__).parent.parent / "docs"
 HEAD = ["| key | type | default | meaning |", "|---|---|---|---|"]
 LAST = "output_dir"
 
 
-def page_with_tables(page: str) -> str:
-    """The page with every table as the settings have it now. Does not touch what stands around the tables."""
+def pages() -> dict[Path, str]:
+    """Every page with such tables, as it should be now; what stands around the tables is as it is."""
+    found = {DOCS / "run-file.md": run_file_page((DOCS / "run-file.md").read_text(encoding="utf-8"))}
+    for name, tables in TABLES.items():
+        text = (DOCS / name).read_text(encoding="utf-8")
+        for title, rows in tables.items():
+            text = _replaced(text, f"<!-- table: {title} -->\n", "\n".join(rows()) + "\n")
+        found[DOCS / name] = text
+    return found
+
+
+def run_file_page(page: str) -> str:
+    """The run file page with the tables of the settings."""
     for name, field in RunSettings.model_fields.items():
         section = field.annotation
         if isinstance(section, type) and issubclass(section, BaseModel):
@@ -35,8 +47,13 @@ def _with_table(page: str, name: str, about: str, rows: list[str]) -> str:
     table = "\n".join([*HEAD, *rows]) + "\n"
     if f"\n## {name}\n" not in page:
         page = page.replace(f"\n## {LAST}\n", f"\n## {name}\n\n{about}\n\n{HEAD[0]}\n\n## {LAST}\n")
-    before, heading, after = page.partition(f"\n## {name}\n")
-    return before + heading + re.sub(r"(?m)(^\|.*\n)+", lambda _: table, after, count=1)
+    return _replaced(page, f"\n## {name}\n", table)
+
+
+def _replaced(page: str, mark: str, table: str) -> str:
+    """The page with another table in place of the first one after a mark."""
+    before, found, after = page.partition(mark)
+    return before + found + re.sub(r"(?m)(^\|.*\n)+", lambda _: table, after, count=1)
 
 
 def _rows(section: type[BaseModel], prefix: str) -> list[str]:
@@ -96,5 +113,6 @@ def _default(value: object) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page_with_tables(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    sys.stdout.write(f"wrote {PAGE}\n")
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{page}\n")
