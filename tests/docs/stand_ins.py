@@ -34,10 +34,14 @@ ONLY_PARSED = {
 """Verbs whose arguments are checked by their click commands, and that are not carried out."""
 
 INSTEAD = {
-    "launch": ("--dry-run", "trained in the long suite, and on docs/usage.md in any"),
-    "submit": ("--script-only", "there is no SLURM here; tests/slurm_cluster submits"),
+    "launch": (
+        ("--dry-run", "--resume", "never"),
+        "planned as a run that begins; docs/usage.md and docs/examples.md train",
+    ),
+    "plan": (("--resume", "never"), "pages show alternatives, which are not one run that goes on"),
+    "submit": (("--script-only",), "there is no SLURM here; tests/slurm_cluster submits"),
 }
-"""Verbs that are carried out up to this option."""
+"""Verbs that are carried out with these options added, outside the pages that train."""
 
 NOT_RUN = {
     ("README.md", "scripts/demo"): "installs; continuous integration runs scripts/test, which does the same",
@@ -76,8 +80,9 @@ def main(words: list[str]) -> int:
     if verb in ("resume", "benchmark") and not trains:
         check_arguments(words)
         return 0
-    if verb in INSTEAD and not (verb == "launch" and trains):
-        return run([*words, INSTEAD[verb][0]])
+    if verb == "submit" or (verb in INSTEAD and not trains):
+        more, _ = INSTEAD[verb]
+        return run([*words, *(() if set(more) & set(words) else more)])
     return run(words)
 
 
