@@ -18,9 +18,9 @@ FOR_USERS = [page for page in PAGES if page.name != "CHANGELOG.md" and page.pare
 OPTIONS_OF_OTHERS = {
     *("--config_file", "--nproc-per-node", "--num_gpus", "--no_local_rank", "--module", "--ntasks-per-node"),
     *("--test-only", "--mail-type", "--signal", "--nodes", "--long", "--kills", "--trl", "--llamafactory"),
-    *("--held-out", "--check", "--do_predict"),
+    *("--held-out", "--check", "--do_predict", "--config", "--logdir"),
 }
-"""Of torchrun, accelerate, deepspeed, sbatch, this project's scripts and benchmarks, ruff, LLaMA-Factory."""
+"""Of torchrun, accelerate, deepspeed, sbatch, this project's scripts and benchmarks, ruff, LLaMA-Factory, TRL, TensorBoard."""
 FILE_SUFFIXES = ("jsonl", "json", "csv", "txt", "parquet", "arrow", "py", "md", "safetensors")
 REPORTED = {
     *("training.predicted_memory_bytes", "training.peak_memory_bytes_by_rank", "training.tokens_per_second"),

@@ -22,6 +22,7 @@ OTHER_PROGRAMS = {
     "torchrun": "tests/train/test_launchers.py",
     "accelerate": "tests/train/test_launchers.py",
     "deepspeed": "tests/train/test_launchers.py",
+    "tensorboard": "serves until it is stopped",
 }
 """Programs that are not run, and why, or which test runs them."""
 
@@ -30,6 +31,8 @@ ONLY_PARSED = {
     "doctor": "needs a SLURM allocation; tests/slurm_cluster has one",
     "selftest": "tests/cli/test_selftest.py runs it",
     "chat": "talks with a terminal; has its own tests",
+    "init": "asks questions; has its own tests",
+    "report": "may open a browser; has its own tests",
 }
 """Verbs whose arguments are checked by their click commands, and that are not carried out."""
 
