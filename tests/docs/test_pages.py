@@ -30,6 +30,8 @@ output_dir: runs/support
 """
 TRAIN = {"docs/usage.md": "in any suite", "docs/examples.md": "in the long one; planned in any"}
 """Pages whose commands are one story: they train, benchmark and resume in earnest, each in a folder of its own."""
+ANSWERED = {"docs/first-run.md": {"lft.yaml": RUN_FILE}}
+"""Pages that ask questions, which no test answers, and the files that the answers would have made."""
 ELSEWHERE = {"docs/api.md": "tests/test_api_reference.py"}
 """Pages of which another test runs every block."""
 SCREENS = ("text", "csv", "jinja")
@@ -89,6 +91,8 @@ def is_not_run(block: Block) -> bool:
 
 def follow(page: Path, folder: Path, environment: dict[str, str]) -> None:
     """Do what a page says, from its first block to its last."""
+    for name, content in ANSWERED.get(name_of(page), {}).items():
+        (folder / name).write_text(content, encoding="utf-8")
     for number, block in enumerate(programs(page)):
         if is_not_run(block):
             continue
