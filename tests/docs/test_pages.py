@@ -34,7 +34,7 @@ ANSWERED = {"docs/first-run.md": {"lft.yaml": RUN_FILE}}
 """Pages that ask questions, which no test answers, and the files that the answers would have made."""
 ELSEWHERE = {"docs/api.md": "tests/test_api_reference.py"}
 """Pages of which another test runs every block."""
-SCREENS = ("text", "csv", "jinja")
+SCREENS = ("text", "csv", "jinja", "")
 """Languages of blocks that show something, and are neither run nor parsed."""
 
 WITH_PROGRAMS = [page for page in PAGES if programs(page) and name_of(page) not in ELSEWHERE]
