@@ -3,15 +3,32 @@
 import re
 from pathlib import Path
 
+import click
 import pytest
-from pydantic import BaseModel
 
-from lft.cli.main import VERBS
-from lft.core.errors import EXIT_CODES
-from lft.core.settings import RunSettings
+from lft.cli.main import VERBS, cli
+from lft.core.errors import EXIT_CODES, FORCED
+from lft.core.settings import DataSettings, ModelSettings, RunSettings
 from tests.conftest import REPOSITORY
+from tests.docs.blocks import PAGES, blocks_of, name_of
+from tests.written_tables import pages
 
-PAGES = sorted([*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md")])
+PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
+FOR_USERS = [page for page in PAGES if page.name != "CHANGELOG.md" and page.parent.name != "decisions"]
+OPTIONS_OF_OTHERS = {
+    *("--config_file", "--nproc-per-node", "--num_gpus", "--no_local_rank", "--module", "--ntasks-per-node"),
+    *("--test-only", "--mail-type", "--signal", "--nodes", "--long", "--kills", "--trl", "--llamafactory"),
+    *("--held-out", "--check", "--do_predict", "--config", "--logdir"),
+}
+"""Of torchrun, accelerate, deepspeed, sbatch, this project's scripts and benchmarks, ruff, LLaMA-Factory, TRL, TensorBoard."""
+FILE_SUFFIXES = ("jsonl", "json", "csv", "txt", "parquet", "arrow", "py", "md", "safetensors")
+REPORTED = {
+    *("training.predicted_memory_bytes", "training.peak_memory_bytes_by_rank", "training.tokens_per_second"),
+    *("training.seconds", "training.losses", "benchmark.base", "benchmark.tuned", "benchmark.difference"),
+}
+"""Keys of report.json, which pages name in the same way."""
+MISSPELT = {"training.lerning_rate"}
+"""What a page shows as a mistake."""
 
 
 def text_of(name: str) -> str:
@@ -19,20 +36,9 @@ def text_of(name: str) -> str:
     return (REPOSITORY / name).read_text(encoding="utf-8")
 
 
-def test_every_setting_stands_in_the_run_file_page_with_the_meaning_its_field_has() -> None:
-    page = text_of("docs/run-file.md")
-    documented = set(re.findall(r"^\| `([\w.]+)` \|", page, re.M))
-    actual: dict[str, str] = {}
-    for name, field in RunSettings.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            for key, inner in field.annotation.model_fields.items():
-                actual[f"{name}.{key}"] = inner.description or ""
-        else:
-            actual[name] = field.description or ""
-    assert documented == actual.keys()
-    for key, meaning in actual.items():
-        row = next(line for line in page.splitlines() if line.startswith(f"| `{key}` |"))
-        assert meaning.replace("\n", " ") in row, key
+def test_the_tables_that_the_code_knows_are_those_of_the_code() -> None:
+    for page, wanted in pages().items():
+        assert page.read_text(encoding="utf-8") == wanted, f"{page} is behind: python -m tests.written_tables"
 
 
 def test_the_exit_codes_page_is_the_table_of_the_code() -> None:
@@ -40,9 +46,10 @@ def test_the_exit_codes_page_is_the_table_of_the_code() -> None:
     assert {int(code): meaning for code, meaning in rows} == EXIT_CODES
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+@PAGE
 def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+    shown = re.sub(r"<!--.*?-->", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", shown):
         if "://" in target:
             continue
         name, _, heading = target.partition("#")
@@ -54,12 +61,48 @@ def test_every_link_leads_to_a_file_and_a_heading(page: Path) -> None:
             assert heading in anchors, target
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+@PAGE
 def test_every_lft_command_shown_is_one_there_is(page: Path) -> None:
-    blocks = re.findall(r"```(?:sh|bash|text)?\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    for block in blocks:
-        for verb in re.findall(r"^(?:\$ )?lft ([a-z]+)", block, re.M):
-            assert verb in VERBS, verb
+    for block in blocks_of(page):
+        if block.language in ("sh", "bash", "text"):
+            for verb in re.findall(r"^(?:\$ )?lft ([a-z]+)", block.text, re.M):
+                assert verb in VERBS, verb
+
+
+@pytest.mark.parametrize("page", FOR_USERS, ids=name_of)
+def test_every_option_named_is_one_of_lft_or_of_a_program_named_beside_it(page: Path) -> None:
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", page.read_text(encoding="utf-8")))
+    assert named <= options() | OPTIONS_OF_OTHERS, name_of(page)
+
+
+@pytest.mark.parametrize("page", FOR_USERS, ids=name_of)
+def test_every_exit_code_named_is_one_there_is(page: Path) -> None:
+    named = re.findall(
+        r"\bexit(?:s|ed|ing)?(?: code| with| status| codes)*:? (\d+)\b", page.read_text(encoding="utf-8")
+    )
+    assert {int(code) for code in named if int(code) < FORCED} <= EXIT_CODES.keys()
+
+
+@pytest.mark.parametrize("page", FOR_USERS, ids=name_of)
+def test_every_setting_named_is_one_there_is(page: Path) -> None:
+    sections = RunSettings(model=ModelSettings(name="a/b"), data=DataSettings(source="a/b"))
+    pattern = rf"(?<![\w./])({'|'.join(RunSettings.model_fields)})\.([a-z_]+)\b(?!\()"
+    named = {".".join(found) for found in re.findall(pattern, page.read_text(encoding="utf-8"))}
+    named = {name for name in named if name.rpartition(".")[2] not in FILE_SUFFIXES}
+    assert named - sections.by_name().keys() <= REPORTED | MISSPELT, name_of(page)
+
+
+def options() -> set[str]:
+    """Every option of every verb."""
+    found = {"--help", "--version"}
+    verbs = [command for name in VERBS if (command := cli.get_command(click.Context(cli), name))]
+    while verbs:
+        command = verbs.pop()
+        if isinstance(command, click.Group):
+            inner = click.Context(command)
+            verbs += [each for name in command.list_commands(inner) if (each := command.get_command(inner, name))]
+        found |= {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return found
 
 
 def test_the_architecture_page_names_every_module() -> None:
