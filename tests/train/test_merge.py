@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def make_adapter(base: Path, folder: Path, **options: Any) -> Path:
             parameter.data += 0.05 * torch.randn_like(parameter)
         if "magnitude" in name:
             parameter.data *= 1.1
-    adapted.save_pretrained(str(folder))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # peft says that it saves adapted embeddings too
+        adapted.save_pretrained(str(folder))
     return folder
 
 
@@ -52,7 +55,7 @@ def same_logits(base: Path, adapter: Path, output: Path) -> None:
     wanted = logits(PeftModel.from_pretrained(plain, str(adapter)))
     found = logits(AutoModelForCausalLM.from_pretrained(output, dtype=torch.float32))
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
-    assert float((wanted - without).norm()) > 0.05 * float(wanted.norm())
+    assert float((wanted - without).norm()) > 0.01 * float(wanted.norm())
 
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -183,20 +186,21 @@ def test_a_folder_that_is_there_is_left_alone(tiny_models: TinyModels, tmp_path:
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
 from lft.core.adapter_folder import find_tuned
 from lft.train.merged_model import merge
-from transformers import LlamaForCausalLM  # so that what merging imports is not counted
 def peak(): return int(next(l for l in open("/proc/self/status") if l.startswith("VmHWM")).split()[1]) * 1024
+def merged(adapter, output): merge(find_tuned(Path(adapter)), Path(output), lambda line: None, check=False)
+merged(*sys.argv[1:3])  # a tiny one first: what merging imports is not counted
 before = peak()
-merge(find_tuned(Path(sys.argv[1])), Path(sys.argv[2]), lambda line: None, check=False)
+merged(*sys.argv[3:])
 print(peak() - before)
 """
 
 
 def test_merging_takes_the_memory_of_a_shard_and_not_of_the_model(tiny_models: TinyModels, tmp_path: Path) -> None:
-    """400 MB of weights in files of at most 40 MB: twice that, for what is read and what is written."""
+    """370 MB of weights in files of at most 40 MB: twice that, for what is read and what is written."""
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     config = json.loads((tiny_models.llama / "config.json").read_text())
     wide = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 8}
@@ -207,14 +211,13 @@ def test_merging_takes_the_memory_of_a_shard_and_not_of_the_model(tiny_models: T
         parameter.data.fill_(0.01)
     made.save_pretrained(base, max_shard_size="40MB")
     size = sum(path.stat().st_size for path in base.glob("*.safetensors"))
-    assert size > 380e6
+    assert size > 360e6
     make_adapter(base, adapter, target_modules="all-linear")
     del made
+    tiny = make_adapter(tiny_models.llama, tmp_path / "tiny")
+    folders = [tiny, tmp_path / "tiny merged", adapter, tmp_path / "merged"]
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(adapter), str(tmp_path / "merged")],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", MEASURE, *map(str, folders)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 150e6

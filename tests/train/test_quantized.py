@@ -1,4 +1,7 @@
-"""Quantized bases, on a CPU: trained for real with bitsandbytes, evaluated in between, resumed, loaded by others."""
+"""Quantized bases, on a CPU: trained for real with bitsandbytes, evaluated in between, resumed, loaded by others.
+
+scripts/test runs them apart, with a bitsandbytes that no other test meets.
+"""
 
 import json
 import shutil
@@ -16,7 +19,6 @@ from lft.core.lora_start import Quantization
 from lft.train.model import load_base_model
 from tests.train.test_variants import close, llama, logits_of, loss_of, run
 
-pytest.importorskip("bitsandbytes")
 __all__ = ["llama"]
 CONFIGS: dict[str, Any] = {
     "4bit": BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True),
