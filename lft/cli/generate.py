@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lft.cli.asking import read_prompts
+from lft.cli.libraries import expect_libraries, tell
 from lft.cli.verb import option
 from lft.core.adapter_folder import find_tuned
 from lft.core.errors import PreflightError
@@ -78,12 +79,12 @@ def command(
 def load(output_dir: Path, how: dict[str, Any]) -> "tuple[Tuned, Sampling]":
     """The model, and how it chooses tokens. What takes long is said on standard error: answers alone are output."""
     folder = find_tuned(output_dir, how["model"])
-    click.echo("loading    libraries", err=True)
+    expect_libraries()
     from lft.train.answering import Sampling
     from lft.train.tuned import load_tuned
 
     chosen = {name: how[name] for name in ("max_new_tokens", "temperature", "top_p", "seed")}
-    tuned = load_tuned(folder, lambda line: click.echo(line, err=True), trust_remote_code=how["trust_remote_code"])
+    tuned = load_tuned(folder, tell, trust_remote_code=how["trust_remote_code"])
     return tuned, Sampling(**chosen)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from lft.cli.libraries import expect_libraries, tell
 from lft.cli.verb import option
 from lft.core.adapter_folder import find_tuned
 from lft.core.errors import PreflightError
@@ -25,13 +26,13 @@ def command(output_dir: Path, output: Path | None, model: str | None, no_check: 
     folder = find_tuned(output_dir, model)
     if not folder.has_adapter:
         raise PreflightError(f"{output_dir} holds a whole model, and no adapter to merge")
-    click.echo("loading    libraries", err=True)
+    expect_libraries()
     from lft.train.merged_model import merge
 
     done = merge(
         folder,
         (output or folder.folder / "merged").expanduser(),
-        lambda line: click.echo(line, err=True),
+        tell,
         check=not no_check,
         trust_remote_code=trust_remote_code,
     )

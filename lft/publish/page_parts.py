@@ -222,6 +222,7 @@ def commands(facts: RunFacts) -> list[tuple[str, str]]:
     settings = str(RunDir(facts.output_dir).settings)
     found = [("repeats the run", shlex.join(["lft", "launch", settings, "--output-dir", f"{folder}-again"]))]
     if facts.report["training"]:
+        found.append(("asks it, beside the base", shlex.join(["lft", "generate", folder, "PROMPT", "--compare"])))
         found.append(("compares base and tuned model again", shlex.join(["lft", "benchmark", folder])))
         found.append(("shares the adapter", shlex.join(["lft", "upload", folder, "--repo-name", "USER/NAME"])))
     else:
