@@ -70,12 +70,10 @@ def _show_version(context: click.Context, _: click.Parameter, is_given: bool) ->
     help="Versions that a bug report needs.",
 )
 def cli() -> None:
-    """Fine-tune language models with LoRA on whatever is there: one CPU, one GPU, four GPUs, a cluster.
+    """Fine-tune language models with LoRA on whatever is there.
 
     \b
-    lft launch --demo                          see it work, in minutes, on two CPU ranks
-    lft launch run.yaml --gpus 4               the everyday use
-    lft launch --model M --dataset data.jsonl  without a run file
+    lft launch --demo    see it work, in minutes, on two CPU ranks
     """
 
 

@@ -12,6 +12,7 @@ from lft.cli.continuing import Intent, intend, refuse_running
 from lft.cli.options import DEFAULT_FILE, job_options, plan_options, settings_from
 from lft.cli.story import typed
 from lft.cli.submit import check, send
+from lft.cli.verb import option
 from lft.cli.work import work
 from lft.core.errors import DONE, PREFLIGHT, SAVED, STOPPED, TRAINING, LftError, SettingsError
 from lft.core.files import write_text
@@ -42,12 +43,10 @@ class Run:
 @click.command("sweep")
 @plan_options
 @job_options
-@click.option(
-    "--by", metavar="METRIC", default="loss", help="Sort by this one of the benchmark's metrics, e.g. rougeL."
-)
-@click.option("--dry-run", is_flag=True, help="Show the runs and what each would take, and stop.")
-@click.option("--results", is_flag=True, help="Show the results so far, and stop.")
-@click.option("--submit", is_flag=True, help="Submit the runs to SLURM as one array.")
+@option("More", "--by", metavar="METRIC", default="loss", help="What the results are sorted by.")
+@option("More", "--dry-run", is_flag=True, help="Show the runs and their cost, and stop.")
+@option("More", "--results", is_flag=True, help="Show the results so far, and stop.")
+@option("More", "--submit", is_flag=True, help="Submit the runs as one SLURM array.")
 def command(
     run_file: Path | None,
     demo: bool,
@@ -58,7 +57,7 @@ def command(
     submit: bool,
     **flags: Any,
 ) -> int:
-    """Make a run of every combination of the values under `sweep:`; typed again, go on.
+    """Make a run of every combination of values under `sweep:`; again: go on.
 
     \b
     lft sweep run.yaml --dry-run

@@ -6,13 +6,14 @@ import pytest
 
 from lft.cli.main import run
 from lft.cli.options import FLAGS
+from lft.core.settings import LoraSettings
 
 BASE = "model: {name: ./model}\ndata: {source: ./rows.jsonl}\noutput_dir: out\n"
 MISSING = (
     "it has no default, for example: lft launch --model HuggingFaceTB/SmolLM2-135M-Instruct --dataset ./data.jsonl"
 )
 ALL = "empty, model, notes.md, rows.jsonl, run.yaml"
-LORA = "r, lora_alpha, lora_dropout, target_modules"
+LORA = ", ".join(LoraSettings.model_fields)
 KINDS = ".json, .jsonl, .csv, .txt, .parquet, .arrow are read, each also gzipped (.gz)"
 A_MODEL = "a model folder, a .gguf file or a Hub id is expected"
 
