@@ -21,7 +21,7 @@ OPTIONS_OF_OTHERS = {
     *("--held-out", "--check", "--do_predict", "--config", "--logdir", "--only", "--rounds"),
 }
 """Of torchrun, accelerate, deepspeed, sbatch, this project's scripts and benchmarks, ruff, LLaMA-Factory, TRL, TensorBoard."""
-FILE_SUFFIXES = ("jsonl", "json", "csv", "txt", "parquet", "arrow", "py", "md", "safetensors")
+FILE_SUFFIXES = ("yaml", "jsonl", "json", "csv", "txt", "parquet", "arrow", "py", "md", "safetensors")
 REPORTED = {
     *("training.predicted_memory_bytes", "training.peak_memory_bytes_by_rank", "training.tokens_per_second"),
     *("training.seconds", "training.losses", "benchmark.base", "benchmark.tuned", "benchmark.difference"),

@@ -43,10 +43,10 @@ class Run:
 @click.command("sweep")
 @plan_options
 @job_options
-@option("More", "--by", metavar="METRIC", default="loss", help="What the results are sorted by.")
-@option("More", "--dry-run", is_flag=True, help="Show the runs and their cost, and stop.")
-@option("More", "--results", is_flag=True, help="Show the results so far, and stop.")
-@option("More", "--submit", is_flag=True, help="Submit the runs as one SLURM array.")
+@option("Job", "--by", metavar="METRIC", default="loss", help="What the results are sorted by.")
+@option("Job", "--dry-run", is_flag=True, help="Show the runs and their cost, and stop.")
+@option("Job", "--results", is_flag=True, help="Show the results so far, and stop.")
+@option("Job", "--submit", is_flag=True, help="Submit the runs as one SLURM array.")
 def command(
     run_file: Path | None,
     demo: bool,
