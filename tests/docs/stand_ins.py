@@ -52,6 +52,10 @@ NOT_RUN = {
     ("CONTRIBUTING.md", "scripts/check"): "what continuous integration runs",
     (
         "docs/guide.md",
+        'eval "$(lft completion bash)"        # in ~/.bashrc',
+    ): "lines for three shells; tests/cli/test_completion.py gives each to its own",
+    (
+        "docs/guide.md",
         "lft launch run.yaml --nodes 2",
     ): "two machines; tests/faults/test_together.py runs two launchers",
 }
