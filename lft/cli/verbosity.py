@@ -52,5 +52,7 @@ def _choose(context: click.Context, option: click.Parameter, is_given: bool) -> 
     _chosen[0] = wanted
 
 
-# The Hub's client tells of every retry; without a network lft says in one line what it could not learn.
-logging.getLogger("huggingface_hub.utils._http").addFilter(lambda _: verbosity() == "verbose")
+# The Hub's client warns of every retry; without a network lft says in one line what it could not learn.
+logging.getLogger("huggingface_hub.utils._http").addFilter(
+    lambda record: verbosity() == "verbose" or record.levelno < logging.WARNING
+)

@@ -16,6 +16,7 @@ from tests.conftest import run_lft
 Captured = pytest.CaptureFixture[str]
 
 
+@pytest.mark.long
 def test_a_run_that_is_stopped_and_continued_is_found_to_end_as_one_left_alone(tmp_path: Path) -> None:
     done = run_lft("selftest", "preempt", "--cpu-procs", "1", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
