@@ -1,5 +1,6 @@
 """Completion, asked by real shells."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,8 +24,10 @@ def lft_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `lft`, first on the PATH; it tells which heavy libraries completing has imported."""
     program = tmp_path / "bin" / "lft"
     program.parent.mkdir()
-    program.write_text(
-        f"#!{sys.executable}\n"
+    source = tmp_path / "lft.py"
+    # a shell between them: an interpreter's path on a first line must not have spaces
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(source))} "$@"\n')
+    source.write_text(
         "import atexit, sys\n"
         f"atexit.register(lambda: open({str(tmp_path / 'heavy')!r}, 'a').write("
         "'heavy ' * bool({'torch', 'transformers', 'pyarrow'} & sys.modules.keys())))\n"
