@@ -24,7 +24,7 @@ def lft_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `lft`, first on the PATH; it tells which heavy libraries completing has imported."""
     program = tmp_path / "bin" / "lft"
     program.parent.mkdir()
-    source = tmp_path / "lft.py"
+    source = tmp_path / "program.py"
     # a shell between them: an interpreter's path on a first line must not have spaces
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(source))} "$@"\n')
     source.write_text(
