@@ -128,7 +128,7 @@ def _checked(tuned: TunedFolder, base: Path, folder: Path, *, trust_remote_code:
     tokenizer = load_tokenizer(tuned.tokenizer, trust_remote_code=trust_remote_code)
     options = {"dtype": "auto", "trust_remote_code": trust_remote_code}
     likeness = compare(tokenizer, lambda: _with_adapter(tuned, base, options), lambda: _load(folder, options))
-    if not likeness.share <= FAR.get(likeness_type(base), FAR[torch.bfloat16]):
+    if not likeness.share <= FAR.get(_type_of(base), FAR[torch.bfloat16]):
         raise AdapterError(
             f"the merged model does not answer as base and adapter do: its logits differ by {likeness.share:.2g} of their "
             f"norm, and the likeliest token is the same in {likeness.same} of {likeness.places} places; nothing was kept",
@@ -137,10 +137,11 @@ def _checked(tuned: TunedFolder, base: Path, folder: Path, *, trust_remote_code:
     return likeness
 
 
-def likeness_type(base: Path) -> torch.dtype:
-    """The number type of most of the base's weights."""
-    with shards_of(base)[0].opened() as read:
-        return read(max(shards_of(base)[0].names, key=lambda name: read(name).numel())).dtype
+def _type_of(base: Path) -> torch.dtype:
+    """The number type of the largest of the base's first weights."""
+    shard = shards_of(base)[0]
+    with shard.opened() as read:
+        return max(map(read, shard.names), key=torch.Tensor.numel).dtype
 
 
 def compare(tokenizer: PreTrainedTokenizerBase, *load: Callable[[], Any]) -> Likeness:
