@@ -32,9 +32,12 @@ def folder(tmp_path: Path, tiny_models: TinyModels, monkeypatch: pytest.MonkeyPa
 
 
 def init(folder: Path, answers: str, *options: str) -> subprocess.CompletedProcess[str]:
-    """`lft init` with piped answers."""
+    """`lft init` with piped answers, where the only programs are those in the working folder: no SLURM unless put there."""
     command = [sys.executable, "-m", "lft.cli.main", "init", *options]
-    return subprocess.run(command, cwd=folder, input=answers, capture_output=True, text=True, timeout=120, check=False)
+    environment = os.environ | {"PATH": str(folder)}
+    return subprocess.run(
+        command, cwd=folder, env=environment, input=answers, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def written(folder: Path, name: str = "lft.yaml") -> RunSettings:
@@ -207,6 +210,15 @@ def test_a_job_for_slurm_is_checked_and_submitted_next(folder: Path) -> None:
     assert (settings.slurm.time, settings.slurm.partition, settings.slurm.account) == ("1:30:00", "gpu", None)
     assert "checked    settings, 2 nodes" in done.stdout
     assert "next       lft submit" in done.stdout
+
+
+def test_where_slurm_is_installed_and_no_gpu_is_a_job_is_the_default(folder: Path) -> None:
+    (folder / "sbatch").write_text("#!/bin/sh\n")
+    (folder / "sbatch").chmod(0o755)
+    done = init(folder, "tiny\nsupport.jsonl\n\n2\n4" + ENTER + ENTER)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Which [slurm]: " in done.stdout
+    assert written(folder).launch.nodes == 2
 
 
 def test_another_projects_file_asks_only_for_what_it_has_not(folder: Path) -> None:

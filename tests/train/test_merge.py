@@ -220,7 +220,7 @@ def test_merging_takes_the_memory_of_a_shard_and_not_of_the_model(tiny_models: T
         [sys.executable, "-c", MEASURE, *map(str, folders)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 180e6
+    assert int(done.stdout) < 0.6 * size  # 180 MB of 372 on two machines; the whole would be more than 1
 
 
 def type_of(folder: Path) -> Any:
