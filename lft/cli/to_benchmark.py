@@ -1,11 +1,10 @@
 """What lft benchmark is to do: the plan for a finished run's own rows, or for an adapter and rows from anywhere."""
 
-import json
 import shlex
 from pathlib import Path
-from typing import Any
 
 from lft.cli.finished import finished_plan
+from lft.core.adapter_folder import find_tuned
 from lft.core.errors import PreflightError, SettingsError
 from lft.core.hardware import look_at_machine
 from lft.core.model_facts import read_model_facts
@@ -18,8 +17,6 @@ from lft.plan.launch_plan import LaunchPlan, plan_precision
 
 Given = dict[str, tuple[str, object]]
 """Setting -> flag and value."""
-WITH_VIRTUAL_TOKENS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT")
-"""Kinds of peft that put tokens of their own before the prompt."""
 
 
 def benchmark_of_run(output_dir: Path, given: Given, sets: tuple[str, ...]) -> LaunchPlan:
@@ -53,14 +50,14 @@ def benchmark_elsewhere(adapter: Path, given: Given, sets: tuple[str, ...]) -> L
 
     Raises SettingsError or PreflightError, before anything is started or written.
     """
-    adapter = adapter.expanduser().absolute()
-    config = _adapter_config(adapter)
-    base = _json(adapter / "lft.json").get("base_model") or config.get("base_model_name_or_path")
+    _flag, elsewhere = given.get("model.name", ("", None))
+    tuned = find_tuned(adapter, None if elsewhere is None else str(elsewhere))
+    if not tuned.has_adapter:
+        raise PreflightError(f"{adapter} is a whole model; the folder of an adapter is expected")
+    adapter, named = tuned.folder, f"{tuned.config_file}:"
     values: Given = {"data.held_out": ("lft benchmark", 0), "output_dir": ("lft benchmark", _beside(adapter))}
-    if base:
-        values["model.name"] = (f"{adapter / 'adapter_config.json'}:", base)
-    elif "model.name" not in given:
-        raise SettingsError([f"{adapter} names no base model"], next_step="--model NAME")
+    values |= {"model.name": (named, tuned.base), "model.revision": (named, tuned.revision)}
+    values["model.quantization"] = (named, tuned.notes.get("quantization", "none"))
     if (adapter / "chat_template.jinja").is_file():
         values["data.chat_template"] = ("lft benchmark", str(adapter / "chat_template.jinja"))
     settings = read_settings(None, values | given, sets)
@@ -104,25 +101,6 @@ def _changed(settings: RunSettings, given: Given, sets: tuple[str, ...]) -> RunS
     return changed
 
 
-def _adapter_config(adapter: Path) -> dict[str, Any]:
-    if not adapter.is_dir():
-        raise SettingsError([f"{adapter} is not a folder; one that holds adapter_config.json is expected"])
-    config = _json(adapter / "adapter_config.json")
-    if not config:
-        raise PreflightError(f"{adapter} holds no adapter: adapter_config.json is missing, or cannot be read")
-    kind = str(config.get("peft_type"))
-    if kind in WITH_VIRTUAL_TOKENS:
-        raise PreflightError(f"the adapter in {adapter} is of kind {kind}, whose prompts hold tokens that are no words")
-    return config
-
-
 def _beside(adapter: Path) -> str:
     return str(adapter.with_name(f"{adapter.name}-benchmark"))
 
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

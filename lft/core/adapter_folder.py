@@ -9,6 +9,8 @@ from lft.core.errors import PreflightError, SettingsError
 from lft.core.paths import looks_local, missing_path
 
 ADAPTER_CONFIG, MODEL_CONFIG, NOTES = "adapter_config.json", "config.json", "lft.json"
+WITH_VIRTUAL_TOKENS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING", "CPT")
+"""Kinds of peft that put tokens of their own before the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,11 @@ class TunedFolder:
     has_adapter: bool
     notes: dict[str, Any]
     """What lft left beside an adapter it trained."""
+
+    @property
+    def config_file(self) -> Path:
+        """What names the base of an adapter."""
+        return self.folder / ADAPTER_CONFIG
 
     @property
     def base_name(self) -> str:
@@ -53,6 +60,8 @@ def find_tuned(folder: Path, base: str | None = None) -> TunedFolder:
                 next_step="name the output_dir of a finished run; lft status OUTPUT_DIR says how far one is",
             )
         return TunedFolder(folder, str(folder), None, has_adapter=False, notes=notes)
+    if (kind := str(config.get("peft_type"))) in WITH_VIRTUAL_TOKENS:
+        raise PreflightError(f"the adapter in {folder} is of kind {kind}, whose prompts hold tokens that are no words")
     named = base or notes.get("base_model") or config.get("base_model_name_or_path")
     if not named:
         raise PreflightError(f"the adapter in {folder} names no base model", next_step="name it: --model NAME")

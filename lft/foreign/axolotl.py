@@ -6,6 +6,7 @@ from lft.foreign.axolotl_data import datasets, pretraining
 from lft.foreign.deepspeed import deepspeed
 from lft.foreign.draft import AS_IN_LFT, Draft, Rule, all_of, choice, fixed, missing, needless, refused, to
 from lft.foreign.fsdp import FSDP, fsdp
+from lft.foreign.trackers import tracker
 from lft.foreign.trainer_arguments import (
     OPTIMIZERS,
     OTHER_OPTIMIZER,
@@ -186,12 +187,11 @@ NEEDLESS = {
     "lft changes no vocabulary": "mean_resizing_embeddings shrink_embeddings",
 }
 MISSING = {
-    "no reports to services; the figures are in run/report.json and in the events of the run": "wandb_project wandb_entity"
-    " wandb_watch wandb_name wandb_log_model wandb_run_id wandb_mode use_wandb use_tensorboard use_mlflow"
-    " mlflow_tracking_uri"
-    " mlflow_experiment_name mlflow_run_name use_comet comet_project_name trackio_project_name trackio_run_name"
-    " trackio_space_id use_swanlab swanlab_project swanlab_experiment_name swanlab_description swanlab_mode"
-    " swanlab_workspace"
+    "a tracker's own settings are read by itself, from its environment (WANDB_ENTITY, WANDB_NAME, MLFLOW_RUN_NAME)":
+    "wandb_entity wandb_watch wandb_name wandb_log_model wandb_run_id wandb_mode mlflow_run_name trackio_run_name"
+    " trackio_space_id",
+    "no reports there; training.trackers can name tensorboard, wandb, trackio, mlflow": "use_comet comet_project_name"
+    " use_swanlab swanlab_project swanlab_experiment_name swanlab_description swanlab_mode swanlab_workspace"
     " swanlab_log_model swanlab_log_completions swanlab_completion_log_interval swanlab_completion_max_buffer"
     " swanlab_api_key swanlab_lark_webhook_url swanlab_lark_secret",
     "tokens keep the tokenizer's own roles, and none is added": "special_tokens tokens added_tokens_overrides"
@@ -291,6 +291,13 @@ AXOLOTL: dict[str, Rule] = {
     "saves_per_epoch": per_epoch("training.save_every"),
     "evals_per_epoch": per_epoch("training.evaluate_every"),
     "eval_steps": eval_steps,
+    "use_wandb": tracker("wandb"),
+    "wandb_project": tracker("wandb", "WANDB_PROJECT"),
+    "use_tensorboard": tracker("tensorboard"),
+    "use_mlflow": tracker("mlflow"),
+    "mlflow_tracking_uri": tracker("mlflow", "MLFLOW_TRACKING_URI"),
+    "mlflow_experiment_name": tracker("mlflow", "MLFLOW_EXPERIMENT_NAME"),
+    "trackio_project_name": tracker("trackio"),
     "deepspeed": deepspeed,
     "fsdp": fsdp,
     **dict.fromkeys(

@@ -3,6 +3,7 @@
 from typing import Any
 
 from lft.foreign.draft import AS_IN_LFT, Draft, Rule, all_of, choice, fixed, missing, needless, to
+from lft.foreign.trackers import report_to
 from lft.foreign.values import count_or_share, flag, is_off, number, text, whole
 
 OPTIMIZERS = {
@@ -205,8 +206,8 @@ NEEDLESS = {
     "lft chooses by the lowest held-out loss": "metric_for_best_model greater_is_better",
 }
 MISSING = {
-    "no reports to services; the figures are in run/report.json and in the events of the run": "report_to project"
-    " trackio_space_id trackio_bucket_id trackio_static_space_id",
+    "a tracker's own settings are read by itself, from its environment": "project trackio_space_id trackio_bucket_id"
+    " trackio_static_space_id",
     "the learning rate falls to 0": "lr_scheduler_kwargs",
     "AdamW has its ordinary arguments": "optim_args optim_target_modules",
     "no noise on the embeddings": "neftune_noise_alpha",
@@ -248,6 +249,7 @@ TRAINER: dict[str, Rule] = {
     "save_steps": save_steps,
     "save_total_limit": to("training.keep_last", whole),
     "load_best_model_at_end": to("training.keep_best", flag),
+    "report_to": report_to,
     "push_to_hub": push,
     "hub_model_id": repository,
     "hub_private_repo": to("upload.private", flag),

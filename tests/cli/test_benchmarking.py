@@ -25,22 +25,26 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "adapter": {"peft_type": "LORA", "base_model_name_or_path": "a/b"},
         "prompts": {"peft_type": "PROMPT_TUNING", "base_model_name_or_path": "a/b"},
         "unnamed": {"peft_type": "LORA"},
+        "pinned": {"peft_type": "LORA", "base_model_name_or_path": "a/b", "revision": "v2"},
     }
     for name, config in kinds.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole" / "config.json").write_text("{}")
 
 
 @pytest.mark.parametrize(
     ("words", "code", "expected"),
     [
         (["adapter"], 2, "lft benchmark adapter --dataset ROWS.jsonl"),
-        (["nothing", "--dataset", "rows.jsonl"], 2, "nothing is not a folder"),
-        ([".", "--dataset", "rows.jsonl"], 3, "holds no adapter: adapter_config.json is missing"),
+        (["nothing", "--dataset", "rows.jsonl"], 2, "nothing does not exist"),
+        ([".", "--dataset", "rows.jsonl"], 3, "holds neither an adapter (adapter_config.json) nor"),
         (["adapter", "--dataset", "rws.jsonl"], 2, "rws.jsonl does not exist; in that folder: rows.jsonl"),
         (["adapter", "--dataset", "rows.jsonl", "--num-prompts", "0"], 2, "benchmark.num_prompts is not"),
         (["prompts", "--dataset", "rows.jsonl"], 3, "is of kind PROMPT_TUNING, whose prompts hold tokens"),
-        (["unnamed", "--dataset", "rows.jsonl"], 2, "names no base model\n  next   --model NAME"),
+        (["unnamed", "--dataset", "rows.jsonl"], 3, "names no base model\n  next   name it: --model NAME"),
+        (["whole", "--dataset", "rows.jsonl"], 3, "whole is a whole model; the folder of an adapter is expected"),
         (["adapter", "--dataset", "rows.jsonl", "--set", "benchmark.metrics=[bleu]"], 2, "bleu is on the Hub"),
     ],
     ids=str,
@@ -64,6 +68,7 @@ def test_an_adapter_from_elsewhere_is_asked_all_rows_with_the_template_it_brings
     assert plan.precision == "fp32"
     order = plan.order("benchmark")
     assert (order.adapter, order.strategy) == (tmp_path / "adapter", "single")
+    assert benchmark_elsewhere(Path("pinned"), dict(DATASET), ()).settings.model.revision == "v2"
     own = DATASET | {"model.name": ("--model", "c/d"), "output_dir": ("--output-dir", "there")}
     plan = benchmark_elsewhere(Path("unnamed"), dict(own), ())
     assert (plan.settings.model.name, plan.settings.output_dir) == ("c/d", tmp_path / "there")

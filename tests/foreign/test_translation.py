@@ -191,6 +191,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "training.gradient_checkpointing": True,
         "training.warmup_steps": 0.1,
         "training.evaluate_every": "epoch",
+        "training.trackers": ["wandb"],
         "training.save_every": "epoch",
         "training.weight_decay": 0.01,
         "launch.strategy": "zero3",
@@ -218,6 +219,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "training.lr_scheduler": "constant",
         "training.warmup_steps": 10,
         "training.evaluate_every": 50,
+        "training.trackers": ["wandb"],
         "training.gradient_checkpointing": True,
         "launch.precision": "fp16",
         "upload.repo_name": "me/mine",
@@ -343,8 +345,30 @@ def test_what_has_no_counterpart_says_what_is_different(tmp_path: Path) -> None:
         "axolotl.yml:36  early_stopping_patience: the run does not stop early; training.keep_best keeps the best checkpoint"
     )
     assert missing["a_key_of_tomorrow"].startswith("axolotl.yml:37  a_key_of_tomorrow: lft does not know this key")
-    assert missing.keys() - VARIANTS.keys() >= {"special_tokens", "wandb_project"}
+    assert missing.keys() - VARIANTS.keys() >= {"special_tokens"}
     assert "flash_attention" in {note.key for note in draft.needless}
+
+
+@pytest.mark.parametrize(
+    ("lines", "trackers", "elsewhere"),
+    [
+        ("wandb_project: mine\nuse_wandb: true\n", ["wandb"], None),
+        ("wandb_project: mine\nuse_wandb: false\n", None, None),
+        ("wandb_project: mine\nwandb_mode: disabled\n", None, None),
+        ("wandb_project: ''\nuse_mlflow: true\nuse_tensorboard: true\n", ["mlflow", "tensorboard"], None),
+        ("report_to: [wandb, comet_ml, tensorboard]\n", ["wandb", "tensorboard"], "no reports to comet_ml"),
+        ("report_to: none\n", None, None),
+        ("report_to: all\n", None, "no reports to all"),
+    ],
+)
+def test_trackers_that_are_named_elsewhere_are_told_here(
+    lines: str, trackers: list[str] | None, elsewhere: str | None, tmp_path: Path
+) -> None:
+    draft = draft_of(tmp_path, f"base_model: a/b\nsequence_len: 8\n{lines}", "axolotl.yml")
+    assert draft.settings.get("training.trackers") == trackers
+    assert [elsewhere in note.text for note in draft.missing] == [True] * bool(elsewhere) if elsewhere else not draft.missing
+    if "WANDB" in str(draft.translated):
+        assert "WANDB_PROJECT=mine in the environment" in str(draft.translated)
 
 
 def test_a_setting_that_lft_has_not_is_missing_and_one_that_it_has_is_translated(tmp_path: Path) -> None:
