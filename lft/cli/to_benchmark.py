@@ -103,4 +103,3 @@ def _changed(settings: RunSettings, given: Given, sets: tuple[str, ...]) -> RunS
 
 def _beside(adapter: Path) -> str:
     return str(adapter.with_name(f"{adapter.name}-benchmark"))
-

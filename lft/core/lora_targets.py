@@ -52,6 +52,30 @@ def missing_targets(layers: Collection[str], targets: Sequence[str]) -> Prefligh
     )
 
 
+def missing_modules(modules: Collection[str], wanted: Sequence[str]) -> PreflightError | None:
+    """The error that names what is to be trained whole and is not there, and the modules there are; None where all is."""
+    missing = [each for each in wanted if not any(is_target(name, each) for name in modules)]
+    if not missing:
+        return None
+    known = ", ".join(sorted({end for name in modules if not (end := name.rsplit(".", 1)[-1]).isdigit()}))
+    return PreflightError(
+        f"lora.modules_to_save: the model has no module {', '.join(missing)}; its modules are {known}",
+        next_step="use some of these, or leave it out",
+    )
+
+
+def tied_modules(tied: Collection[str], wanted: Sequence[str]) -> PreflightError | None:
+    """The error for what is to be trained whole and shares its weight: a copy would be trained, and they would part."""
+    both = [each for each in wanted if any(is_target(name, each) for name in tied)]
+    if not both:
+        return None
+    return PreflightError(
+        f"lora.modules_to_save: {', '.join(both)} is one weight with {' and '.join(sorted(tied))} in this model; training "
+        "it would part them, and merging would undo that",
+        next_step=f"leave {', '.join(both)} out",
+    )
+
+
 def adapted_layers(layers: Collection[str], targets: Sequence[str] | str) -> list[str]:
     """The full names of the layers that get an adapter; `targets` is "auto", "all-linear" or ends of names."""
     if targets == "auto":

@@ -7,7 +7,7 @@ UnknownModel with the reason, never an exception.
 import json
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,15 @@ from pydantic import BaseModel, ConfigDict
 from lft.core.errors import PreflightError
 from lft.core.gguf_header import gguf_model
 from lft.core.logits import what_changes_logits
-from lft.core.lora_targets import adapted_layers, block_of, family_of, is_target, missing_targets
+from lft.core.lora_targets import (
+    adapted_layers,
+    block_of,
+    family_of,
+    is_target,
+    missing_modules,
+    missing_targets,
+    tied_modules,
+)
 from lft.core.paths import expanded, looks_local
 from lft.core.safetensors_header import TensorInfo, Tensors, safetensors_in
 from lft.core.settings import LoraSettings, ModelSettings
@@ -101,16 +109,33 @@ class ModelFacts(BaseModel):
         """What bitsandbytes quantizes: the linear layers, without the output projection."""
         return sum(shape.inputs * shape.outputs for shape in self.linear_layers.values())
 
-    def missing_targets(self, targets: Sequence[str] | str) -> PreflightError | None:
-        """The error that names the targets the model surely lacks; None where there is none.
+    def refused_layers(self, lora: LoraSettings) -> PreflightError | None:
+        """The error that names layers or modules the model surely lacks, or shares; None where there is none.
 
         Sure are only the last parts of names, as a checkpoint of a known family has them: loading adds to the way to a
         layer, derived shapes are a guess, and other models may call their layers something else than their files do.
         """
         is_sure = self.checkpoint_bytes and self.checkpoint_type != "quantized"
-        if isinstance(targets, str) or not is_sure or isinstance(family_of(self.linear_layers), str):
+        if not is_sure or isinstance(family_of(self.linear_layers), str):
             return None
-        return missing_targets(self.linear_layers, [target.rsplit(".", 1)[-1] for target in targets])
+        targets = () if isinstance(lora.target_modules, str) else _ends(lora.target_modules)
+        whole = _ends(lora.modules_to_save)
+        vocabulary = {name for name, size in self.modules.items() if size == self.vocab_size * self.hidden_size}
+        tied = vocabulary | {"lm_head"} if self.tied_embeddings else set()
+        return (
+            missing_targets(self.linear_layers, targets)
+            or missing_modules(tied | _with_parents(self.modules), whole)
+            or tied_modules(tied, whole)
+        )
+
+
+def _ends(names: Sequence[str]) -> list[str]:
+    return [name.rsplit(".", 1)[-1] for name in names]
+
+
+def _with_parents(names: Collection[str]) -> set[str]:
+    """Full names of modules, and of the modules these are in."""
+    return {".".join(parts[: end + 1]) for parts in (name.split(".") for name in names) for end in range(len(parts))}
 
 
 class UnknownModel(BaseModel):

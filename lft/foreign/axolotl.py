@@ -187,9 +187,8 @@ NEEDLESS = {
     "lft changes no vocabulary": "mean_resizing_embeddings shrink_embeddings",
 }
 MISSING = {
-    "a tracker's own settings are read by itself, from its environment (WANDB_ENTITY, WANDB_NAME, MLFLOW_RUN_NAME)":
-    "wandb_entity wandb_watch wandb_name wandb_log_model wandb_run_id wandb_mode mlflow_run_name trackio_run_name"
-    " trackio_space_id",
+    "a tracker's own settings are read by itself, from its environment": "wandb_entity wandb_watch wandb_name"
+    " wandb_log_model wandb_run_id wandb_mode mlflow_run_name trackio_run_name trackio_space_id",
     "no reports there; training.trackers can name tensorboard, wandb, trackio, mlflow": "use_comet comet_project_name"
     " use_swanlab swanlab_project swanlab_experiment_name swanlab_description swanlab_mode swanlab_workspace"
     " swanlab_log_model swanlab_log_completions swanlab_completion_log_interval swanlab_completion_max_buffer"

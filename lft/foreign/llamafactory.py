@@ -169,9 +169,8 @@ MISSING = {
     "quantized once, as nf4": "double_quantization",
     "trained with AdamW": "use_galore use_apollo use_badam use_adam_mini use_muon",
     "another loss than cross entropy": "use_dft_loss use_asft_loss asft_alpha use_eaft_loss eaft_alpha",
-    "no reports there; training.trackers can name tensorboard, wandb, trackio, mlflow": "use_swanlab swanlab_project swanlab_workspace"
-    " swanlab_run_name"
-    " swanlab_mode swanlab_api_key swanlab_logdir",
+    "no reports there; training.trackers can name tensorboard, wandb, trackio, mlflow": "use_swanlab swanlab_project"
+    " swanlab_workspace swanlab_run_name swanlab_mode swanlab_api_key swanlab_logdir",
     "the run does not stop early; training.keep_best keeps the best checkpoint": "early_stopping_steps",
     "computes in 16 or 32 bits": "fp8 fp8_backend fp8_enable_fsdp_float8_all_gather",
     "the adapter is trained as float32": "pure_bf16",

@@ -168,7 +168,7 @@ def make_plan(
     Raises SettingsError or PreflightError for what cannot work.
     """
     refuse_conflicts(settings, machine)
-    _refuse_missing_targets(settings, model)
+    _refuse_unfit_model(settings, model)
     topology = choose_topology(settings.launch, machine)
     batch, batch_reason = plan_batch(settings.training, topology.ranks, topology.asked_ranks)
     precision, precision_reason = plan_precision(settings, machine, topology)
@@ -210,11 +210,11 @@ def _answered(settings: RunSettings, topology: Topology, answering: Answering) -
     return (Choice(name="benchmark", value=value, reason=answering.reason),)
 
 
-def _refuse_missing_targets(settings: RunSettings, model: ModelFacts | UnknownModel) -> None:
+def _refuse_unfit_model(settings: RunSettings, model: ModelFacts | UnknownModel) -> None:
     """Raise PreflightError for layers the model lacks; code that comes with a model may make what its files do not show."""
     if isinstance(model, UnknownModel) or settings.model.trust_remote_code:
         return
-    error = model.missing_targets(settings.lora.target_modules)
+    error = model.refused_layers(settings.lora)
     if error:
         raise error
     if settings.model.quantization != "none" and model.checkpoint_type == "quantized":

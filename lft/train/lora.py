@@ -13,7 +13,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lft.core.errors import PreflightError
 from lft.core.lora_start import KNOWN, refused_start, takes_from_base
-from lft.core.lora_targets import block_of, family_of, is_target, missing_targets
+from lft.core.lora_targets import block_of, family_of, is_target, missing_modules, missing_targets, tied_modules
 from lft.core.settings import LoraSettings
 from lft.train.lora_start import remember_start
 
@@ -103,25 +103,15 @@ def _named_modules(model: PreTrainedModel, wanted: Sequence[str]) -> list[str]:
     Refuses modules that are not there, and one of two that share a weight: a copy would be trained, and they would part.
     """
     names = [name for name, module in model.named_modules() if name and next(module.parameters(), None) is not None]
-    missing = [each for each in wanted if not any(is_target(name, each) for name in names)]
-    if missing:
-        ends = sorted({end for name in names if not (end := name.rsplit(".", 1)[-1]).isdigit()})
-        raise PreflightError(
-            f"lora.modules_to_save: the model has no module {', '.join(missing)}; its modules are {', '.join(ends)}",
-            next_step="use some of these, or leave it out",
-        )
+    if error := missing_modules(names, wanted):
+        raise error
     found = [name for name in names if any(is_target(name, each) for each in wanted)]
     inner, outer = model.get_input_embeddings(), model.get_output_embeddings()
     if outer is None or inner.weight is not outer.weight:
         return found
     tied = {name for name, module in model.named_modules() if module is inner or module is outer}
-    both = [each for each in wanted if any(is_target(name, each) for name in tied)]
-    if both:
-        raise PreflightError(
-            f"lora.modules_to_save: {', '.join(both)} is one weight with {' and '.join(sorted(tied))} in this model; training "
-            "it would part them, and merging would undo that",
-            next_step=f"leave {', '.join(both)} out",
-        )
+    if error := tied_modules(tied, wanted):
+        raise error
     return found
 
 

@@ -366,7 +366,11 @@ def test_trackers_that_are_named_elsewhere_are_told_here(
 ) -> None:
     draft = draft_of(tmp_path, f"base_model: a/b\nsequence_len: 8\n{lines}", "axolotl.yml")
     assert draft.settings.get("training.trackers") == trackers
-    assert [elsewhere in note.text for note in draft.missing] == [True] * bool(elsewhere) if elsewhere else not draft.missing
+    assert (
+        [elsewhere in note.text for note in draft.missing] == [True] * bool(elsewhere)
+        if elsewhere
+        else not draft.missing
+    )
     if "WANDB" in str(draft.translated):
         assert "WANDB_PROJECT=mine in the environment" in str(draft.translated)
 
