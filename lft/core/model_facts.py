@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lft.core.config_shapes import config_type, derived_weights, first, is_tied
 from lft.core.errors import PreflightError
 from lft.core.gguf_header import gguf_model
 from lft.core.logits import what_changes_logits
@@ -173,35 +174,35 @@ def facts_from(config: Mapping[str, Any], tensors: Tensors) -> ModelFacts:
     for info in tensors.values():
         size = _TYPES.get(info.dtype, ("", 1))[1] * math.prod(info.shape)
         checkpoint_bytes[info.dtype] = checkpoint_bytes.get(info.dtype, 0) + size
-    hidden = int(_first(text, "hidden_size", "n_embd", "d_model"))
-    heads = int(_first(text, "num_attention_heads", "n_head", "n_heads"))
-    weights = weights or _derived_weights(text, hidden)
+    hidden = int(first(text, "hidden_size", "n_embd", "d_model"))
+    heads = int(first(text, "num_attention_heads", "n_head", "n_heads"))
+    weights = weights or derived_weights(text, hidden)
     linear = {name.removesuffix(".weight"): info for name, info in weights.items() if _is_linear(name, info)}
     flip = -1 if kind in _TRANSPOSED else 1
     shapes = {}
     for name, info in linear.items():
         outputs, inputs = info.shape[::flip]
         shapes[name] = Shape(inputs=inputs, outputs=outputs)
-    main = max(checkpoint_bytes, key=lambda name: checkpoint_bytes[name], default=_config_type(config))
+    main = max(checkpoint_bytes, key=lambda name: checkpoint_bytes[name], default=config_type(config))
     return ModelFacts(
         model_type=kind,
         parameters=sum(math.prod(info.shape) for info in weights.values()),
         checkpoint_bytes=checkpoint_bytes,
         checkpoint_type="quantized" if quantized else _TYPES[main][0],
         hidden_size=hidden,
-        layers=int(_first(text, "num_hidden_layers", "n_layer", "n_layers")),
+        layers=int(first(text, "num_hidden_layers", "n_layer", "n_layers")),
         heads=heads,
-        kv_heads=int(_first(text, "num_key_value_heads", "num_kv_heads", default=heads)),
+        kv_heads=int(first(text, "num_key_value_heads", "num_kv_heads", default=heads)),
         head_dim=int(text.get("head_dim") or hidden // heads),
-        intermediate_size=int(_first(text, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)),
+        intermediate_size=int(first(text, "intermediate_size", "n_inner", "ffn_dim", default=4 * hidden)),
         vocab_size=int(text["vocab_size"]),
-        tied_embeddings=_is_tied(text, tensors),
-        max_positions=_first(text, "max_position_embeddings", "n_positions", default=0) or None,
+        tied_embeddings=is_tied(text, tensors),
+        max_positions=first(text, "max_position_embeddings", "n_positions", default=0) or None,
         is_gated=any(name.rsplit(".", 1)[-1] in _GATED for name in shapes),
         has_rms_norm=any("rms" in key for key in text),
-        activation=str(_first(text, "hidden_act", "activation_function", "hidden_activation", default="gelu")),
-        attention_dropout=float(_first(text, "attention_dropout", "attn_pdrop", default=_gpt2_default(kind))),
-        hidden_dropout=float(_first(text, "resid_pdrop", "hidden_dropout", "dropout", default=_gpt2_default(kind))),
+        activation=str(first(text, "hidden_act", "activation_function", "hidden_activation", default="gelu")),
+        attention_dropout=float(first(text, "attention_dropout", "attn_pdrop", default=_gpt2_default(kind))),
+        hidden_dropout=float(first(text, "resid_pdrop", "hidden_dropout", "dropout", default=_gpt2_default(kind))),
         changes_logits=what_changes_logits(text) is not None,
         linear_layers=shapes,
         modules=_modules(weights),
@@ -274,55 +275,12 @@ def _is_packed(info: TensorInfo) -> bool:
 
 def _weights(config: Mapping[str, Any], tensors: Tensors) -> dict[str, TensorInfo]:
     """The tensors that are parameters; a tied output projection is the embedding."""
-    tied = _is_tied(config, tensors)
+    tied = is_tied(config, tensors)
     return {
         name: info
         for name, info in tensors.items()
         if not name.endswith(_BUFFERS) and not (tied and name.rsplit(".", 2)[-2] in ("lm_head", "embed_out"))
     }
-
-
-def _is_tied(config: Mapping[str, Any], tensors: Tensors) -> bool:
-    """What the configuration says, or else whether the checkpoint has no output projection; GPT-2 ties by default."""
-    if "tie_word_embeddings" in config:
-        return bool(config["tie_word_embeddings"])
-    has_head = any(name.endswith(("lm_head.weight", "embed_out.weight")) for name in tensors)
-    return not has_head if tensors else config["model_type"] in ("gpt2", "gemma", "gemma2", "opt", "bloom")
-
-
-def _derived_weights(config: Mapping[str, Any], hidden: int) -> dict[str, TensorInfo]:
-    """The large weights of a GPT-2 or Llama-like model by its configuration; biases and norms (below 0.1 %) left out.
-
-    Raises ValueError for another kind of model.
-    """
-    layers = int(_first(config, "num_hidden_layers", "n_layer"))
-    vocabulary, kind = int(config["vocab_size"]), config["model_type"]
-    shapes: dict[str, tuple[int, int]] = {}
-    if kind == "gpt2":
-        inner = int(config.get("n_inner") or 4 * hidden)
-        shapes = {"attn.c_attn": (hidden, 3 * hidden), "attn.c_proj": (hidden, hidden)}
-        shapes |= {"mlp.c_fc": (hidden, inner), "mlp.c_proj": (inner, hidden)}
-    elif "rms_norm_eps" in config and "intermediate_size" in config and not _first(config, "num_experts", default=0):
-        heads, inner = int(config["num_attention_heads"]), int(config["intermediate_size"])
-        size = int(config.get("head_dim") or hidden // heads)
-        keys = int(config.get("num_key_value_heads") or heads) * size
-        shapes = {"self_attn.q_proj": (heads * size, hidden), "self_attn.o_proj": (hidden, heads * size)}
-        shapes |= {"self_attn.k_proj": (keys, hidden), "self_attn.v_proj": (keys, hidden)}
-        shapes |= {"mlp.gate_proj": (inner, hidden), "mlp.up_proj": (inner, hidden), "mlp.down_proj": (hidden, inner)}
-    else:
-        raise ValueError(f"no safetensors header to read, and the shapes of a {kind} model are not derived")
-    kept = _config_type(config)
-    found = {
-        f"layers.{layer}.{name}.weight": TensorInfo(kept, shape)
-        for layer in range(layers)
-        for name, shape in shapes.items()
-    }
-    found["embed_tokens.weight"] = TensorInfo(kept, (vocabulary, hidden))
-    if "n_positions" in config:
-        found["wpe.weight"] = TensorInfo(kept, (int(config["n_positions"]), hidden))
-    if not _is_tied(config, {}):
-        found["lm_head.weight"] = TensorInfo(kept, (vocabulary, hidden))
-    return found
 
 
 def _modules(weights: Mapping[str, TensorInfo]) -> dict[str, int]:
@@ -334,22 +292,6 @@ def _modules(weights: Mapping[str, TensorInfo]) -> dict[str, int]:
     return found
 
 
-def _config_type(config: Mapping[str, Any]) -> str:
-    """The safetensors name of the type config.json says; float32, as transformers has it, where it says none."""
-    named = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
-    return {"bfloat16": "BF16", "float16": "F16"}.get(named, "F32")
-
-
 def _gpt2_default(kind: str) -> float:
     """Transformers' default dropout, which config.json leaves out where it applies."""
     return 0.1 if kind == "gpt2" else 0.0
-
-
-def _first(config: Mapping[str, Any], *names: str, default: Any = None) -> Any:
-    """The value of the first of these names that has one. Raises KeyError without any and without a default."""
-    for name in names:
-        if config.get(name) is not None:
-            return config[name]
-    if default is None:
-        raise KeyError(names[0])
-    return default
