@@ -18,6 +18,7 @@ from lft.plan.memory import (
     GPU_FRAMEWORK_BYTES,
     LOGIT_BYTES,
     MemoryPrediction,
+    quantized_savings,
     row_length,
     weight_bytes,
 )
@@ -94,8 +95,9 @@ def predict_answering(
     one_layer = (3 * model.intermediate_size + 3 * model.hidden_size) * size * batch * longest
     chunk = CHUNK_LOGITS * (4 if size == 4 else 4 + size) + 2 * batch * longest * model.hidden_size * size
     whole = LOGIT_BYTES * batch * longest * model.vocab_size
+    weights = weight_bytes(model, "device-map" if devices > 1 else "single", devices, size)
     return MemoryPrediction(
-        weights=weight_bytes(model, "device-map" if devices > 1 else "single", devices, size),
+        weights=weights - quantized_savings(model, settings, size) // devices,
         adapters=4 * model.trained_parameters(settings.lora) // devices,
         gradients=0,
         optimizer=0,

@@ -111,11 +111,9 @@ def predict_memory(
     trained = model.trained_parameters(settings.lora)
     checkpoint = sum(model.checkpoint_bytes.values())
     all_weights = model.parameters * BYTES[precision]
-    weights = weight_bytes(model, strategy, share, BYTES[precision])
-    kept = KEPT_BYTES.get(settings.model.quantization)
-    if kept is not None:
-        saved = model.quantized_parameters() * (BYTES[precision] - kept)
-        all_weights, weights = all_weights - int(saved), weights - int(saved / share)
+    saved = quantized_savings(model, settings, BYTES[precision])
+    all_weights -= saved
+    weights = weight_bytes(model, strategy, share, BYTES[precision]) - saved // share
     tokens = settings.training.batch_size * row_length(model, settings)
     activations = tokens * activation_bytes_per_token(model, settings, strategy, precision, device)
     moments = ADAM_BYTES if settings.training.optimizer == "adamw" else ADAM_8BIT_BYTES
@@ -147,7 +145,7 @@ def predict_memory(
     if device == "cuda":
         return prediction
     # the checkpoint is mapped while it is converted; where the types are the same, the weights are the mapping
-    mapped = 0 if kept is None and BYTES[precision] * model.parameters == checkpoint else checkpoint
+    mapped = 0 if not saved and BYTES[precision] * model.parameters == checkpoint else checkpoint
     broadcast = min(all_weights, DDP_BROADCAST_BYTES) if several else 0
     loading = framework + all_weights + max(mapped, broadcast) - prediction.total
     return prediction.model_copy(update={"loading": max(0, loading)})
@@ -264,6 +262,12 @@ def _step_peak_bytes(model: ModelFacts, settings: RunSettings, strategy: Strateg
     if settings.model.quantization != "none":  # the layer's weight as it is computed with
         one_layer += size * largest
     return max(loss, again + one_layer)
+
+
+def quantized_savings(model: ModelFacts, settings: RunSettings, size: int) -> int:
+    """Bytes that model.quantization takes off weights of `size` bytes each."""
+    kept = KEPT_BYTES.get(settings.model.quantization, size)
+    return int(model.quantized_parameters() * (size - kept))
 
 
 def weight_bytes(model: ModelFacts, strategy: Strategy, share: int, size: int) -> int:

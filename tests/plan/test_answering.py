@@ -8,7 +8,7 @@ from lft.core.hardware import Machine
 from lft.core.model_facts import ModelFacts, UnknownModel
 from lft.core.rank import CUDA_VISIBLE_DEVICES, Rank
 from lft.plan.answering import plan_benchmark, predict_answering
-from lft.plan.launch_plan import LaunchPlan
+from lft.plan.launch_plan import LaunchPlan, make_plan
 from tests.plan.test_memory import llama_8b
 from tests.plan.test_plan import settings
 from tests.plan.test_strategy import cluster, line, plan
@@ -28,6 +28,16 @@ def test_a_model_that_fits_one_gpu_answers_on_each_whatever_has_trained_it(strat
     assert found.order("benchmark").deepspeed is None
     told = [choice.name for choice in found.choices]
     assert ("benchmark" in told) == (strategy == "device-map"), "only where it is not the ranks that train"
+
+
+def test_a_quantized_base_answers_in_the_memory_its_weights_then_take() -> None:
+    """Of 16 GB of weights the 14.0 GB of linear layers shrink to 0.516 bytes a weight: 3.6 GB, and 2.1 of both ends."""
+    machine = cluster(4, 16).model_copy(update={"has_bitsandbytes": True})
+    assert layout(plan(machine, launch={"strategy": "device-map"}))[0] == "device-map"
+    quantized = settings(model={"name": "a/b", "quantization": "4bit"}, launch={"strategy": "ddp"})
+    assert layout(make_plan(quantized, machine, llama_8b())) == ("single", 4, 4)
+    need = predict_answering(llama_8b(), quantized, "bf16", "cuda")
+    assert need.weights == pytest.approx(5.7e9, rel=0.02)
 
 
 @pytest.mark.parametrize("strategy", ["zero3", "fsdp"])
