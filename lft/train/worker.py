@@ -38,7 +38,7 @@ LIBRARY_DEFAULTS = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
 }
-WARNING = re.compile(r"(?:\S+:\d+: (?P<kind>\w+): )?(?P<text>.+)")
+WARNING = re.compile(r"(?:[^\n]+?:\d+: (?P<kind>\w*Warning): )?(?P<text>.+)")
 FOR_DEVELOPERS = ("FutureWarning", "DeprecationWarning", "PendingDeprecationWarning")
 
 
