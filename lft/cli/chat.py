@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from lft.cli.generate import conversation, load, sampling_options, write
+from lft.cli.run_argument import run_argument
 from lft.core.errors import PreflightError, SettingsError
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ HELP = "/system TEXT  another system prompt   /reset  begin anew   /undo  forget
 
 
 @click.command("chat")
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@run_argument
 @sampling_options
 def command(output_dir: Path, **how: Any) -> None:
     """Talk with the tuned model in OUTPUT_DIR: a run, an adapter or a merged model. Ctrl-C ends an answer, /quit the chat.

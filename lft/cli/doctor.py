@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from lft.cli.doctor_slurm import examine_allocation
-from lft.cli.options import DEFAULT_FILE, allocation_options, settings_from
+from lft.cli.options import allocation_options, settings_from
+from lft.cli.run_argument import DEFAULT_FILE
 from lft.cli.verb import option
 from lft.cli.version import VERSION
 from lft.core.errors import DONE, PREFLIGHT, SettingsError

@@ -10,9 +10,10 @@ import yaml
 
 from lft.cli import interview
 from lft.cli.interview import HERE, SLURM, Entries
-from lft.cli.options import DEFAULT_FILE, given_flags
+from lft.cli.options import given_flags
 from lft.cli.planning import plan_here
 from lft.cli.questions import Unusable, confirm
+from lft.cli.run_argument import DEFAULT_FILE
 from lft.cli.translated import told_count, told_translation
 from lft.core.errors import DataError, LftError, SettingsError
 from lft.core.files import write_text

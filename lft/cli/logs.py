@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import before_it_began
+from lft.cli.run_argument import run_argument
 from lft.core.errors import SettingsError
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
@@ -19,7 +20,7 @@ POLL_SECONDS = 0.2
 
 
 @click.command("logs")
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@run_argument
 @click.option("--rank", metavar="N|all", help="Whose log; 0 by default, with --errors all.")
 @click.option(
     "--attempt", "number", metavar="K", type=click.IntRange(0), help="Of which attempt; the newest by default."

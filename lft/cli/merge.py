@@ -5,13 +5,14 @@ from pathlib import Path
 import click
 
 from lft.cli.libraries import expect_libraries, tell
+from lft.cli.run_argument import run_argument
 from lft.cli.verb import option
 from lft.core.adapter_folder import find_tuned
 from lft.core.errors import PreflightError
 
 
 @click.command("merge")
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@run_argument
 @option("What", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: OUTPUT_DIR/merged.")
 @option("What", "--model", metavar="NAME", words="file", help="Where the base model is now.")
 @option("How", "--no-check", is_flag=True, help="Do not compare it with base and adapter, which loads both.")

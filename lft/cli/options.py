@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import click
 
+from lft.cli.run_argument import DEFAULT_FILE
 from lft.cli.verb import option
 from lft.core.errors import SettingsError
 from lft.core.settings import RunSettings
@@ -13,7 +14,6 @@ from lft.core.settings_file import read_settings
 from lft.demo import demo_settings
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-DEFAULT_FILE = "lft.yaml"
 
 # option -> the setting it stands for
 FLAGS = {

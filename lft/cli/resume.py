@@ -8,6 +8,7 @@ import click
 
 from lft.cli.launch import carry_out
 from lft.cli.options import given_flags, job_options, node_options, resume_options
+from lft.cli.run_argument import run_argument
 from lft.cli.submit import check, send
 from lft.core.allocation import slurm_allocation
 from lft.core.errors import DONE, SAVED, SettingsError
@@ -23,7 +24,7 @@ from lft.plan.sbatch_script import SETTINGS
 
 
 @click.command("resume")
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@run_argument
 @resume_options
 @node_options
 @job_options

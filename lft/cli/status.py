@@ -7,6 +7,7 @@ import click
 
 from lft.cli.job_story import JobWatch, before_it_began, goes_on, newest_job, sweep_lines, told_job, told_wait
 from lft.cli.lines import echo_lines
+from lft.cli.run_argument import run_argument
 from lft.cli.story import next_step, told_apart, told_attempt, told_checkpoints, typed
 from lft.core.run_dir import RunDir
 from lft.launch.follow import RunStatus, existing_run, read_status, submitted_run
@@ -19,7 +20,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @click.command("status")
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@run_argument
 @click.option("--watch", is_flag=True, help="Go on telling until the run ends.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON document.")
 def command(output_dir: Path, watch: bool, as_json: bool) -> None:

@@ -7,6 +7,7 @@ import click
 
 from lft.cli.job_story import goes_on, newest_job, told_job
 from lft.cli.lines import echo_lines
+from lft.cli.run_argument import run_argument
 from lft.cli.story import launcher_gone, next_step, told_attempt, typed
 from lft.core.errors import DONE, HANG, STOPPED, PreflightError
 from lft.core.run_dir import RunDir
@@ -19,7 +20,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @click.command("stop")
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@run_argument
 @click.option("--now", is_flag=True, help="End it at once; what was done since the last checkpoint is lost.")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0), help="Wait no longer; the request stays.")
 def command(output_dir: Path, now: bool, timeout: float | None) -> int:

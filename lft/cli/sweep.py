@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from lft.cli.continuing import Intent, intend, refuse_running
-from lft.cli.options import DEFAULT_FILE, job_options, plan_options, settings_from
+from lft.cli.options import job_options, plan_options, settings_from
+from lft.cli.run_argument import DEFAULT_FILE
 from lft.cli.story import typed
 from lft.cli.submit import check, send
 from lft.cli.verb import option

@@ -8,12 +8,13 @@ import click
 from pydantic import ValidationError
 
 from lft.cli.finished import finished_plan
+from lft.cli.run_argument import run_argument
 from lft.core.errors import NEXT, STOPPED, SettingsError
 from lft.core.settings import UploadSettings
 
 
 @click.command("upload")
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@run_argument
 @click.option("--repo-name", metavar="USER/NAME", help="Repository; the run file's by default.")
 @click.option("--create-new", is_flag=True, default=None, help="Create the repository if it does not exist.")
 @click.option("--private", is_flag=True, default=None, help="Make a created repository private.")

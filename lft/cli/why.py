@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from lft.cli.job_story import before_it_began, newest_job, told_job
+from lft.cli.run_argument import run_argument
 from lft.cli.story import next_step, told_apart, told_attempt, told_checkpoints, typed
 from lft.core.errors import DONE
 from lft.core.order import WorkerReport
@@ -23,7 +24,7 @@ LOG_LINES = 15
 
 
 @click.command("why")
-@click.argument("output_dir", type=click.Path(path_type=Path))
+@run_argument
 def command(output_dir: Path) -> None:
     """Tell the whole story of why the run in OUTPUT_DIR failed, and what to do next.
 

@@ -61,6 +61,31 @@ def test_a_folder_that_is_no_run_is_one_clear_error(
     assert ("out holds no run" if there else "out is not a folder") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("verb", ["status", "logs", "why", "stop"])
+def test_beside_a_run_file_its_folder_need_not_be_typed(verb: str, out: Path, capsys: Captured) -> None:
+    Path("lft.yaml").write_text("model: {name: a/b}\ndata: {source: ./rows.jsonl}\noutput_dir: ./out\n")
+    Path("rows.jsonl").write_text("")
+    training(out)
+    named = run([verb, "out"])
+    words = said(capsys)
+    assert run([verb]) == named
+    told = capsys.readouterr()
+    assert re.sub(r"\d+ s ago", "N s ago", told.out).splitlines() == words
+    assert "run        out   the output_dir of lft.yaml" in told.err
+
+
+@pytest.mark.parametrize("verb", ["status", "merge", "upload"])
+def test_without_a_run_file_it_is_asked_for(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([verb]) == 2
+    assert (
+        f"OUTPUT_DIR is missing, and there is no ./lft.yaml that names one\n  next   lft {verb}"
+        in capsys.readouterr().err
+    )
+
+
 @pytest.mark.parametrize("arguments", [["status"], ["logs"], ["why"], ["stop"]], ids=str)
 def test_a_verb_that_only_reads_imports_neither_rich_nor_the_launcher_s_hub_client(
     arguments: list[str], out: Path
