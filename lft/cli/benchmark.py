@@ -7,6 +7,7 @@ import click
 
 from lft.cli.options import given_flags
 from lft.cli.present import RunDisplay, show_outcome
+from lft.cli.run_argument import run_argument
 from lft.cli.to_benchmark import benchmark_elsewhere, benchmark_of_run
 from lft.core.stop_signals import early_stop
 from lft.core.words import counted
@@ -15,7 +16,7 @@ from lft.plan.launch_plan import LaunchPlan
 
 
 @click.command("benchmark")
-@click.argument("adapter_dir", metavar="OUTPUT_DIR|ADAPTER_DIR", type=click.Path(path_type=Path))
+@run_argument("adapter_dir", metavar="[OUTPUT_DIR|ADAPTER_DIR]")
 @click.option("--dataset", metavar="SOURCE", help="Other rows than those the run held out: file, folder, Hub data set.")
 @click.option("--model", metavar="NAME", help="Base model; by default the one the adapter names.")
 @click.option(

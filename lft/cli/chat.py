@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,11 +15,12 @@ if TYPE_CHECKING:
     from lft.train.answering import Messages, Sampling
     from lft.train.tuned import Tuned
 
+MOST_SHOWN = 60
 HELP = "/system TEXT  another system prompt   /reset  begin anew   /undo  forget the last turn   /quit  end"
 
 
 @click.command("chat")
-@run_argument
+@run_argument()
 @sampling_options
 def command(output_dir: Path, **how: Any) -> None:
     """Talk with the tuned model in OUTPUT_DIR: a run, an adapter or a merged model. Ctrl-C ends an answer, /quit the chat.
@@ -105,9 +107,15 @@ def _next_line() -> str | None:
 def _obey(chat: Chat, name: str, rest: str) -> None:
     if name == "/reset":
         chat.turns = []
+        done = "the chat begins anew"
     elif name == "/undo":
+        done = (
+            "forgot: " + shorten(chat.turns[-2]["content"], MOST_SHOWN) if chat.turns else "there is no turn to forget"
+        )
         chat.turns = chat.turns[:-2]
     elif name == "/system":
         chat.system, chat.turns = rest or None, []
+        done = "the chat begins anew, " + ("with that system prompt" if rest else "without a system prompt")
     else:
-        click.echo(HELP, err=True)
+        done = f"{name} is not known; {HELP}"
+    click.echo(done, err=True)

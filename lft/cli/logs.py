@@ -20,7 +20,7 @@ POLL_SECONDS = 0.2
 
 
 @click.command("logs")
-@run_argument
+@run_argument()
 @click.option("--rank", metavar="N|all", help="Whose log; 0 by default, with --errors all.")
 @click.option(
     "--attempt", "number", metavar="K", type=click.IntRange(0), help="Of which attempt; the newest by default."

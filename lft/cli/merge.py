@@ -12,7 +12,7 @@ from lft.core.errors import PreflightError
 
 
 @click.command("merge")
-@run_argument
+@run_argument()
 @option("What", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="Default: OUTPUT_DIR/merged.")
 @option("What", "--model", metavar="NAME", words="file", help="Where the base model is now.")
 @option("How", "--no-check", is_flag=True, help="Do not compare it with base and adapter, which loads both.")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from lft.cli.run_argument import run_argument
 from lft.core.run_dir import RunDir
 from lft.launch.follow import existing_run
 from lft.launch.reporting import read_facts, write_page
@@ -15,7 +16,7 @@ MOST_COLUMNS = 4
 
 
 @click.command("report")
-@click.argument("output_dirs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="OUTPUT_DIR...")
+@run_argument("output_dirs", nargs=-1, metavar="[OUTPUT_DIR]...")
 @click.option("--open", "opens", is_flag=True, help="Open the page in a browser.")
 @click.option("--output", type=click.Path(path_type=Path), metavar="FILE", help="Where to write the page.")
 def command(output_dirs: tuple[Path, ...], opens: bool, output: Path | None) -> None:

@@ -24,7 +24,7 @@ from lft.plan.sbatch_script import SETTINGS
 
 
 @click.command("resume")
-@run_argument
+@run_argument()
 @resume_options
 @node_options
 @job_options

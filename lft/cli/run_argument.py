@@ -13,14 +13,14 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 DEFAULT_FILE = "lft.yaml"
 
 
-def run_argument(function: Function) -> Function:
+def run_argument(name: str = "output_dir", **options: Any) -> Callable[[Function], Function]:
     """Add OUTPUT_DIR; where none is named it is the one that ./lft.yaml trains into, which is said."""
-    add = click.argument("output_dir", required=False, type=click.Path(path_type=Path), callback=_or_of_the_run_file)
-    return add(function)
+    kind = click.Path(path_type=Path)
+    return click.argument(name, required=False, type=kind, callback=_or_of_the_run_file, **options)
 
 
-def _or_of_the_run_file(context: click.Context, _parameter: click.Parameter, value: Path | None) -> Path | None:
-    if value is not None or context.resilient_parsing:
+def _or_of_the_run_file(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    if value or context.resilient_parsing:
         return value
     if not Path(DEFAULT_FILE).exists():
         mistake = f"OUTPUT_DIR is missing, and there is no ./{DEFAULT_FILE} that names one"
@@ -30,4 +30,4 @@ def _or_of_the_run_file(context: click.Context, _parameter: click.Parameter, val
     folder = read_settings(Path(DEFAULT_FILE), {}, ()).output_dir
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
     tell(f"  run        {shown}   the output_dir of {DEFAULT_FILE}")
-    return shown
+    return shown if parameter.nargs == 1 else (shown,)

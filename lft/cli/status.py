@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @click.command("status")
-@run_argument
+@run_argument()
 @click.option("--watch", is_flag=True, help="Go on telling until the run ends.")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON document.")
 def command(output_dir: Path, watch: bool, as_json: bool) -> None:

@@ -20,7 +20,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @click.command("stop")
-@run_argument
+@run_argument()
 @click.option("--now", is_flag=True, help="End it at once; what was done since the last checkpoint is lost.")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0), help="Wait no longer; the request stays.")
 def command(output_dir: Path, now: bool, timeout: float | None) -> int:

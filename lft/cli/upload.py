@@ -14,7 +14,7 @@ from lft.core.settings import UploadSettings
 
 
 @click.command("upload")
-@run_argument
+@run_argument()
 @click.option("--repo-name", metavar="USER/NAME", help="Repository; the run file's by default.")
 @click.option("--create-new", is_flag=True, default=None, help="Create the repository if it does not exist.")
 @click.option("--private", is_flag=True, default=None, help="Make a created repository private.")

@@ -24,7 +24,7 @@ LOG_LINES = 15
 
 
 @click.command("why")
-@run_argument
+@run_argument()
 def command(output_dir: Path) -> None:
     """Tell the whole story of why the run in OUTPUT_DIR failed, and what to do next.
 

@@ -111,7 +111,10 @@ def test_a_chat_remembers_undoes_and_begins_anew(
         "never",
     ]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(typed) + "\n"))
-    answers = said(capsys, "chat", adapter, "--max-new-tokens", 8).rstrip("\n").split("\n")
+    assert run(["chat", str(adapter), "--max-new-tokens", "8"]) == 0
+    told = capsys.readouterr()
+    answers = told.out.rstrip("\n").split("\n")
+    assert told.err.count(f"forgot: {PROMPT}") == 2
     first, second, undone, anew, *_ = answers
     assert first == undone == anew
     assert len([answer for answer in answers if answer == first]) == 3 + (second == first)
