@@ -15,8 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from lft.core.errors import PreflightError
+from lft.core.events import EventTail
 from lft.core.lora_start import Quantization
+from lft.core.run_dir import RunDir
 from lft.train.model import load_base_model
+from tests.conftest import demo_lines, run_lft
 from tests.train.test_variants import close, llama, logits_of, loss_of, run
 
 __all__ = ["llama"]
@@ -79,3 +82,32 @@ def test_a_quantized_base_trains_dora(llama: Path, tmp_path: Path) -> None:
     ours = loss_of(model.eval()).item()
     with model.disable_adapter():
         assert ours < loss_of(model).item() - 0.02
+
+
+def test_two_ranks_train_a_quantized_base_as_one_does_and_benchmark_it(llama: Path, tmp_path: Path) -> None:
+    """Through `lft launch`: every rank quantizes the base for itself."""
+    (tmp_path / "rows.jsonl").write_text("\n".join(demo_lines(24)))
+    options = {
+        "model.quantization": "4bit",
+        "launch.precision": "fp32",
+        "lora.lora_dropout": 0,
+        "data.held_out": 4,
+        "training.batch_size": 2,
+        "training.global_batch_size": 4,
+        "training.max_steps": 2,
+        "training.log_every": 1,
+        "benchmark.max_new_tokens": 4,
+    }
+    sets = [word for key, value in options.items() for word in ("--set", f"{key}={value}")]
+    losses = []
+    for ranks in (1, 2):
+        out = tmp_path / str(ranks)
+        tail = EventTail(RunDir(out).events)
+        words = ("--model", llama, "--dataset", "rows.jsonl", "--output-dir", out, "--cpu-procs", ranks)
+        done = run_lft("launch", *words, *sets, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "4bit weights" in done.stdout
+        assert "held-out loss" in done.stdout
+        losses.append([event.data["loss"] for event in tail.new_events() if event.kind == "log"])
+    assert len(losses[0]) == 2
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)
