@@ -39,8 +39,6 @@ GPU_FRAMEWORK_BYTES = 1_200 * 10**6
 """CUDA context, cuBLAS workspace and allocator slack: an assumption, not measured."""
 NCCL_BYTES = 400 * 10**6
 """NCCL's channel buffers: an assumption, not measured."""
-DDP_BROADCAST_BYTES = 250 * 2**20
-"""DistributedDataParallel broadcasts the first weights in coalesced buffers of this size (torch.nn.parallel)."""
 COMPOSED_ACTIVATIONS = ("gelu_new", "gelu_fast", "gelu_python", "quick_gelu")
 """Written as several operations each of which keeps its inputs, in transformers.activations."""
 MOST_USED = 0.9
@@ -146,8 +144,7 @@ def predict_memory(
         return prediction
     # the checkpoint is mapped while it is converted; where the types are the same, the weights are the mapping
     mapped = 0 if not saved and BYTES[precision] * model.parameters == checkpoint else checkpoint
-    broadcast = min(all_weights, DDP_BROADCAST_BYTES) if several else 0
-    loading = framework + all_weights + max(mapped, broadcast) - prediction.total
+    loading = framework + all_weights + mapped - prediction.total
     return prediction.model_copy(update={"loading": max(0, loading)})
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import DistributedType
 from datasets import Dataset
 from peft import PeftModel
 from peft.optimizers import create_loraplus_optimizer
@@ -33,6 +34,7 @@ from lft.train.adapter import adapter_files, gather_adapter, read_weights, train
 from lft.train.checkpoint import Snapshot, TrainingState, read_optimizer, read_ranks, read_state
 from lft.train.checkpoint_writer import CheckpointWriter
 from lft.train.engine import Engine
+from lft.train.frozen_base import keep_base
 from lft.train.isolation import assert_isolated
 from lft.train.loss import TrainedTokens, global_batch_loss
 from lft.train.optimizer_state import gather_optimizer, restore_optimizer
@@ -41,6 +43,8 @@ from lft.train.random_state import RandomState, random_state, restore_random
 from lft.train.sampling import RankBatchSampler, items_seen
 from lft.train.schedule import go_to_step, loss_scale, restore_loss_scale
 from lft.train.strategy import fsdp_precision, strategy_of
+
+BY_DDP = (DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 class LoraTrainer(Trainer):
@@ -158,6 +162,8 @@ class LoraTrainer(Trainer):
 
     def _prepare_for_training(self, max_steps: int, train_dataloader: Any, _resume: object) -> Any:
         """Weights go into the model before it is wrapped, or cut; the optimizer's state when there is an optimizer."""
+        if self.accelerator.distributed_type in BY_DDP and isinstance(self.model, PeftModel):
+            keep_base(self.model)
         if self.resume_from is None or self.done is None:
             return super()._prepare_for_training(max_steps, train_dataloader, None)  # type: ignore[no-untyped-call]
         assert isinstance(self.model, PeftModel)
