@@ -234,7 +234,7 @@ def show_outcome(outcome: Outcome, plan: LaunchPlan) -> None:
         show_line(console, f"  report     {plan.run_dir.page}")
         if outcome.uploaded:
             show_line(console, f"  uploaded   {outcome.uploaded}")
-    for problem in outcome.problems:
+    for problem in outcome.all_problems:
         show_line(console, f"  problem    {problem}")
     if outcome.exit_code != DONE:
         show_line(console, f"exit {outcome.exit_code}")

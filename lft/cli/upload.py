@@ -32,6 +32,8 @@ def command(output_dir: Path, dry_run: bool, **given: Any) -> int:
     wish = _wish(settings.upload, {key: value for key, value in given.items() if value is not None})
     if wish.repo_name is None:
         raise SettingsError(["no repository is named"], next_step=f"lft upload {output_dir} --repo-name USER/NAME")
+    from lft.core.run_dir import RunDir
+    from lft.launch.uploading import remember_upload
     from lft.publish.upload import listing, upload_adapter
 
     if dry_run:
@@ -44,6 +46,7 @@ def command(output_dir: Path, dry_run: bool, **given: Any) -> int:
         said = f"stopped; {wish.repo_name} has all files of this upload, or is as it was"
         click.echo(f"{said}{NEXT}the same command again", err=True)
         return STOPPED
+    remember_upload(RunDir(settings.output_dir), done.url)
     if done.is_new:
         click.echo(f"uploaded   {done.describe()}")
     else:

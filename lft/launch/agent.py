@@ -148,16 +148,18 @@ class Agent:
             if ended is not None and ended.failure is not None:
                 problems.append(f"benchmark failed: {ended.failure.report.message}; again: {ended.next_step}")
         report = self._report() if "report" in tasks else None
-        uploaded, again = "", shlex.join(["lft", "upload", str(settings.output_dir)])
+        uploaded, upload_problem, again = "", "", shlex.join(["lft", "upload", str(settings.output_dir)])
         if "upload" in tasks:
             try:
                 uploaded = self._upload()
             except UploadError as error:
-                problems.append(f"{error.message}; {error.next_step}; then: {again}")
+                upload_problem = f"{error.message}; {error.next_step}; then: {again}"
         if self.stop.look():
             words = "stopped while uploading; the adapter is saved"
             return Outcome(exit_code=self._stop_code, report=report, stopped=words, next_step=again)
-        return Outcome(exit_code=DONE, report=report, uploaded=uploaded, problems=tuple(problems))
+        return Outcome(
+            exit_code=DONE, report=report, uploaded=uploaded, upload_problem=upload_problem, problems=tuple(problems)
+        )
 
     def _benchmark(self) -> Outcome | None:
         """The benchmark, once more after a failure that may pass: it goes on with the answers that are there."""

@@ -12,13 +12,13 @@ def told_end(outcome: Outcome) -> str:
     """How an attempt ended, and its exit code."""
     if outcome.exit_code == DONE:
         done = ", ".join(["done", *([f"uploaded to {outcome.uploaded}"] if outcome.uploaded else [])])
-        return f"{done}, but {'; '.join(outcome.problems)}" if outcome.problems else done
+        return f"{done}, but {'; '.join(outcome.all_problems)}" if outcome.all_problems else done
     code = f"exit {outcome.exit_code}"
     if outcome.failure is not None:
         report = outcome.failure.report
         what = first_line(report.message) or report.error_class or "it left no word"
         place = told_place(report, outcome.failure.ranks)
-        return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.problems])
+        return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.all_problems])
     return f"ended ({code}, {told_code(outcome.exit_code)})" + (
         f": {'; '.join(filter(None, (outcome.stopped, outcome.took)))}" if outcome.stopped else ""
     )

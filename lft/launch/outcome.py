@@ -28,7 +28,7 @@ class Failure(BaseModel):
 
 
 class Outcome(BaseModel):
-    """How a run ended. `report` is there when it trained; `problems` are a benchmark or upload to do again."""
+    """How a run ended. `report` is there when it trained; `problems` are what is to be done again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -39,11 +39,17 @@ class Outcome(BaseModel):
     took: str = ""
     """How long the stop took: `1.8 s after SIGTERM`."""
     uploaded: str = ""
+    upload_problem: str = ""
     problems: tuple[str, ...] = ()
     next_step: str = ""
     """What to type next."""
     ended_ns: int = Field(default_factory=time.time_ns)
     report: Report | None = Field(default=None, exclude=True)
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """Those of the upload with the others."""
+        return (*self.problems, *filter(None, (self.upload_problem,)))
 
     def save(self, path: Path) -> None:
         """Write it as JSON; the report has a file of its own."""

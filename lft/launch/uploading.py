@@ -4,7 +4,10 @@ import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
+from lft.core.errors import DONE
+from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
+from lft.launch.outcome import Outcome
 from lft.launch.ranks import POLL_SECONDS
 
 
@@ -42,6 +45,15 @@ def upload_until_stopped(settings: RunSettings, say: Callable[[str], None], is_s
     if ended and isinstance(ended[0], Exception):
         raise ended[0]
     return str(ended[0]) if ended else ""
+
+
+def remember_upload(run_dir: RunDir, address: str) -> None:
+    """Keep with the newest end of a finished run that its adapter is on the Hub: it need not be asked for, or sent, again."""
+    for attempt in reversed(run_dir.attempts()):
+        ended = Outcome.load(attempt.outcome)
+        if ended is not None and ended.exit_code == DONE:
+            ended.model_copy(update={"uploaded": address, "upload_problem": ""}).save(attempt.outcome)
+            return
 
 
 def _pass_on(lines: "SimpleQueue[str]", say: Callable[[str], None]) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from lft.core.run_dir import RunDir
+from lft.launch.ending import told_end
+from lft.launch.outcome import Outcome
 from tests.conftest import REPOSITORY
 from tests.local_hub import LocalHub
 from tests.publish.finished_runs import KEPT, PICTURE, adapter_files, finished_run
@@ -273,6 +276,16 @@ def test_a_card_of_their_own_that_the_hub_does_not_take_is_named_before_anything
     assert "the Hub does not take README.md: Invalid metadata in README.md. - error while parsing the YAML" in said
     assert "  next   mend the lines between --- and --- at its top" in said
     assert hub.files("alice/x") == {}
+
+
+def test_what_was_uploaded_by_hand_after_a_failure_is_told(hub: LocalHub, tmp_path: Path) -> None:
+    out = RunDir(finished_run(tmp_path / "out", {"repo_name": "alice/x", "create_new": True}))
+    kept = out.attempts()[-1].outcome
+    Outcome(exit_code=0, upload_problem="there is no Hub token on this machine").save(kept)
+    assert lft_upload(hub, tmp_path)[0] == 0
+    ended = Outcome.load(kept)
+    assert ended is not None
+    assert told_end(ended) == f"done, uploaded to {hub.url}/alice/x"
 
 
 def test_ctrl_c_ends_an_upload_that_gets_no_answer_and_says_what_to_type(hub: LocalHub, tmp_path: Path) -> None:
