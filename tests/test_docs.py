@@ -18,7 +18,7 @@ FOR_USERS = [page for page in PAGES if page.name != "CHANGELOG.md" and page.pare
 OPTIONS_OF_OTHERS = {
     *("--config_file", "--nproc-per-node", "--num_gpus", "--no_local_rank", "--module", "--ntasks-per-node"),
     *("--test-only", "--mail-type", "--signal", "--nodes", "--long", "--kills", "--trl", "--llamafactory"),
-    *("--held-out", "--check", "--do_predict", "--config", "--logdir", "--only", "--rounds"),
+    *("--held-out", "--check", "--do_predict", "--config", "--logdir", "--only", "--rounds", "--clock-threads"),
 }
 """Of torchrun, accelerate, deepspeed, sbatch, this project's scripts and benchmarks, ruff, LLaMA-Factory, TRL, TensorBoard."""
 FILE_SUFFIXES = ("yaml", "jsonl", "json", "csv", "txt", "parquet", "arrow", "py", "md", "safetensors")

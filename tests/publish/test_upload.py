@@ -292,7 +292,9 @@ def test_ctrl_c_ends_an_upload_that_gets_no_answer_and_says_what_to_type(hub: Lo
     finished_run(tmp_path / "out", {"repo_name": "alice/x", "create_new": True})
     hub.stall_next(1, "/_large/")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    command = [sys.executable, "-m", "lft.cli.main", "upload", "out"]
+    hears = "signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's background jobs ignore it
+    script = f"import signal, sys; {hears}; from lft.cli.main import run; sys.exit(run(['upload', 'out']))"
+    command = [sys.executable, "-c", script]
     environment = kept | hub.environment(tmp_path / "home", TOKEN)
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as process:
         wait_for(lambda: any("/_large/" in path for _, path in hub.requests))
