@@ -79,6 +79,10 @@ def _gather_zero(model: PeftModel, zero: Any) -> OptimizerState:
     flat = _flat_weights(zero)[0]
     own: dict[str, torch.Tensor] = zero.optimizer.state.get(flat, {})
     moments = [key for key, value in own.items() if value.shape == flat.shape]
+    if own and hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
+        # ZeRO-2 finds the moments of all groups after the first one's step, when the others have none (DeepSpeed 0.19.8)
+        zero._hp_optimizer_states_linked = False
+        zero._lazy_init_hp_params_optimizer_state()
     return {
         name: {
             key: _whole(safe_get_full_optimizer_state(parameter, key) if key in moments else value)
