@@ -22,14 +22,17 @@ def report_to(draft: Draft, value: Any) -> None:
 
 
 def tracker(name: Tracker, variable: str = "") -> Rule:
-    """On where its key is set; a `variable` of the environment is where the tracker itself reads the key's value."""
+    """On where its key is set; a `variable` of the environment is where the tracker itself reads the key's value.
+
+    The value is not shown: the address of a tracker may hold a password.
+    """
 
     def rule(draft: Draft, value: Any) -> None:
         switch = (f"use_{name}", f"{name}_mode")
         if is_off(value) or any(is_off(draft.values[key]) for key in switch if draft.values.get(key) is not None):
             draft.drop(OFF)
         else:
-            _add(draft, name, f"{variable}={value} in the environment" if variable else "")
+            _add(draft, name, f"its value goes into {variable} of the environment" if variable else "")
 
     return rule
 

@@ -371,8 +371,14 @@ def test_trackers_that_are_named_elsewhere_are_told_here(
         if elsewhere
         else not draft.missing
     )
-    if "WANDB" in str(draft.translated):
-        assert "WANDB_PROJECT=mine in the environment" in str(draft.translated)
+
+
+def test_the_address_of_a_tracker_is_not_shown_for_it_may_hold_a_password(tmp_path: Path) -> None:
+    lines = "base_model: a/b\nsequence_len: 8\nmlflow_tracking_uri: https://me:hunter2@host\n"
+    draft = draft_of(tmp_path, lines, "axolotl.yml")
+    assert draft.settings["training.trackers"] == ["mlflow"]
+    assert "its value goes into MLFLOW_TRACKING_URI of the environment" in str(draft.translated)
+    assert "hunter2" not in str(draft)[str(draft).index("settings=") :]
 
 
 def test_a_setting_that_lft_has_not_is_missing_and_one_that_it_has_is_translated(tmp_path: Path) -> None:
