@@ -5,7 +5,8 @@ Nothing else in lft touches `os.environ`; a test checks it.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,3 +202,15 @@ def use_defaults(values: Mapping[str, str]) -> None:
     """Set variables that are not set yet, before the libraries that read them at import are imported."""
     for name, value in values.items():
         os.environ.setdefault(name, value)
+
+
+@contextmanager
+def with_defaults(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that are not set yet, for a while."""
+    ours = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ |= ours
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)  # who reads one may take it away (MLflow)

@@ -156,6 +156,11 @@ class RunDir:
         return self.run / "tensorboard"
 
     @property
+    def trackers(self) -> Path:
+        """Which runs of the services of training.trackers this run is."""
+        return self.run / "trackers.json"
+
+    @property
     def adapter_config(self) -> Path:
         """Exists when the final adapter does: it is moved into place with it."""
         return self.output_dir / "adapter_config.json"

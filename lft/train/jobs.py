@@ -106,6 +106,7 @@ def train(desk: Desk) -> dict[str, Any]:
             stop_asked=desk.stop_asked,
             told_of_save=desk.tell_save,
             held_out=prepared.held_out if len(prepared.held_out) else None,
+            announce=finetuner.announce,
         ),
     )
     leave()

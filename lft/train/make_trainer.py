@@ -38,6 +38,8 @@ class Meanwhile:
     """Hears of each checkpoint."""
     held_out: TokenRows | None = None
     """Rows whose loss is measured as often as training.evaluate_every says."""
+    announce: Callable[[str], None] = lambda _: None
+    """Is told where trackers are to be looked at."""
 
 
 class StrategyOrder(NamedTuple):
@@ -93,7 +95,7 @@ def make_trainer(
         args=arguments,
         data_collator=collate(int(tokenizer.pad_token_id), selects_logits=selects_logits),
         processing_class=tokenizer,
-        callbacks=[*callbacks, *(_trackers(arguments, settings, resume_from) if rank.is_main else ())],
+        callbacks=[*callbacks, *(_trackers(arguments, settings, resume_from, meanwhile) if rank.is_main else ())],
     )
     trainer.remove_callback(PrinterCallback)
     if is_packed:
@@ -108,10 +110,10 @@ def _writer(output_dir: Path, settings: TrainingSettings, meanwhile: Meanwhile) 
 
 
 def _trackers(
-    arguments: TrainingArguments, settings: TrainingSettings, resume_from: Path | None
+    arguments: TrainingArguments, settings: TrainingSettings, resume_from: Path | None, meanwhile: Meanwhile
 ) -> list[TrainerCallback]:
     first_step = step_of(resume_from) if resume_from else 0
-    return trackers_of(settings.trackers, RunDir(Path(str(arguments.output_dir))).tensorboard, first_step)
+    return trackers_of(settings.trackers, RunDir(Path(str(arguments.output_dir))), first_step, meanwhile.announce)
 
 
 def _saving(trainer: LoraTrainer, settings: TrainingSettings, meanwhile: Meanwhile) -> SaveAndStop:

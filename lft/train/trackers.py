@@ -1,85 +1,180 @@
-"""The trackers a run names, on rank 0: transformers' callbacks, and a failure of one that ends it and not the run."""
+"""The trackers a run names, on rank 0: transformers' callbacks, each in a thread of its own.
 
+A service that is slow, or does not answer, must not hold up a step, for which all ranks would wait; one that fails ends
+itself and not the run. A run that goes on from a checkpoint goes on with its run of the service.
+"""
+
+import copy
+import json
 import logging
+import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK, TensorBoardCallback
 
 from lft.core.errors import PreflightError
+from lft.core.files import write_text
+from lft.core.rank import with_defaults
+from lft.core.run_dir import RunDir
 from lft.core.trackers import PACKAGES, Tracker, missing_trackers
+from lft.train.tracker_services import service_of, trackio_name, wandb_folder
 
 SECONDS_BETWEEN_FLUSHES = 10
 """Of TensorBoard's files, which are looked at while training goes on; the writer's own default is 120."""
+START_SECONDS = 120.0
+"""wandb itself gives up after 90."""
+END_SECONDS = 60.0
+END_AFTER_FAILURE_SECONDS = 10.0
+"""The launcher waits for a failed rank to leave, but not for long."""
+POLL_SECONDS = 0.05
 logger = logging.getLogger(__name__)
+
+
+class Memory:
+    """run/trackers.json: which runs of the services this run is, for the attempts that go on with it."""
+
+    def __init__(self, run_dir: RunDir, *, goes_on: bool) -> None:
+        self.run_dir, self.goes_on = run_dir, goes_on
+        self.runs: dict[str, str] = self._read() if goes_on else {}
+
+    def keep(self, name: Tracker, run: str) -> None:
+        """Remember the run that has begun, or goes on."""
+        self.runs[name] = run
+        write_text(self.run_dir.trackers, json.dumps(self.runs) + "\n")
+
+    def _read(self) -> dict[str, str]:
+        try:
+            return dict(json.loads(self.run_dir.trackers.read_bytes()))
+        except (OSError, ValueError):
+            return {}
 
 
 class Telling(TrainerCallback):
     """Passes losses on to one tracker, also the held-out one, as the eval_loss that all of them know."""
 
-    def __init__(self, name: Tracker, tracker: TrainerCallback) -> None:
-        self.name, self.tracker = name, tracker
-        self._has_failed = False
+    def __init__(
+        self, name: Tracker, tracker: TrainerCallback, memory: Memory, announce: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.name, self.tracker, self._memory, self._announce = name, tracker, memory, announce
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._is_over = False
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Open it. Raises PreflightError where it cannot be: then nothing is trained yet."""
+        """Open it. Raises PreflightError where it cannot be, before anything is trained; a run that goes on does so without."""
+        begun = self._thread.submit(self._begin, args, copy.copy(state), control, kwargs)
         try:
-            self.tracker.on_train_begin(args, state, control, **kwargs)
+            begun.result(START_SECONDS)
         except Exception as error:
+            self._is_over = True
+            words = str(error) or f"no answer within {START_SECONDS:.0f} s"
+            if self._memory.goes_on:
+                logger.warning("%s is told nothing: it did not start: %s", self.name, words)
+                return
             way_out = f"see what {self.name} needs, or leave it out of training.trackers"
-            raise PreflightError(f"the tracker {self.name} did not start: {error}", next_step=way_out) from error
+            raise PreflightError(f"the tracker {self.name} did not start: {words}", next_step=way_out) from error
+        _OPEN.append(self)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Pass on loss and learning rate."""
-        self._pass_on(self.tracker.on_log, args, state, control, kwargs)
+        self._pass_on(self.tracker.on_log, args, copy.copy(state), control, logs=dict(kwargs["logs"]))
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Pass on the held-out loss."""
-        logs = {"eval_loss": kwargs.pop("metrics")["held_out_loss"]}
-        self._pass_on(self.tracker.on_log, args, state, control, kwargs | {"logs": logs})
+        logs = {"eval_loss": kwargs["metrics"]["held_out_loss"]}
+        self._pass_on(self.tracker.on_log, args, copy.copy(state), control, logs=logs)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Close it."""
-        self._pass_on(self.tracker.on_train_end, args, state, control, kwargs)
+        """Close it, without waiting: `end_trackers` does."""
+        self._pass_on(self.tracker.on_train_end, args, copy.copy(state), control, **kwargs)
+        self._pass_on(self._end, is_well=True)
 
-    def _pass_on(
-        self,
-        tell: Callable[..., None],
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        kwargs: dict[str, Any],
+    def leave(self, *, is_well: bool) -> "Future[None]":
+        """Close it wherever training is; done when everything has arrived."""
+        ended = self._pass_on(self._end, is_well=is_well)
+        self._thread.shutdown(wait=False)
+        return ended
+
+    def _begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, kwargs: dict[str, Any]
     ) -> None:
-        """Once training goes on, no tracker is worth it."""
-        if self._has_failed:
+        known, service = self._memory.runs.get(self.name), service_of(self.name)
+        if service is None:
+            self.tracker.on_train_begin(args, state, control, **kwargs)
             return
-        try:
-            tell(args, state, control, **kwargs)
-        except Exception as error:
-            self._has_failed = True
-            logger.warning("%s is told nothing more: %s: %s", self.name, type(error).__name__, error)
+        kind, module = service
+        self._memory.run_dir.run.mkdir(parents=True, exist_ok=True)  # of wandb, which else takes /tmp
+        if self.name == "trackio":
+            args = copy.copy(args)
+            args.run_name = known or trackio_name(str(args.run_name))
+        with with_defaults(wandb_folder(self._memory.run_dir.run) | (dict(kind.go_on(known)) if known else {})):
+            self.tracker.on_train_begin(args, state, control, **kwargs)
+        self._memory.keep(self.name, kind.run(module))
+        self._announce(f"tracker    {self.name}: {kind.address(module)}")
+
+    def _end(self, *, is_well: bool) -> None:
+        service = service_of(self.name)
+        if service is not None:
+            kind, module = service
+            kind.end(module, is_well)
+        elif isinstance(self.tracker, TensorBoardCallback) and self.tracker.tb_writer is not None:
+            self.tracker.tb_writer.close()
+
+    def _pass_on(self, tell: Callable[..., None], *arguments: Any, **named: Any) -> "Future[None]":
+        """Once training goes on, no tracker is worth it."""
+
+        def pass_on() -> None:
+            if self._is_over:
+                return
+            try:
+                tell(*arguments, **named)
+            except Exception as error:
+                self._is_over = True
+                logger.warning("%s is told nothing more: %s: %s", self.name, type(error).__name__, error)
+
+        return self._thread.submit(pass_on)
 
 
-def trackers_of(names: Sequence[Tracker], log_dir: Path, first_step: int) -> list[TrainerCallback]:
-    """A callback for each name; only rank 0 may have them. TensorBoard's files go to `log_dir`.
+_OPEN: list[Telling] = []
 
-    Events of steps behind `first_step`, from an attempt before, are marked as superseded. Raises PreflightError where a
-    package is missing.
+
+def trackers_of(
+    names: Sequence[Tracker], run_dir: RunDir, first_step: int, announce: Callable[[str], None] = lambda _: None
+) -> list[TrainerCallback]:
+    """A callback for each name; only rank 0 may have them. `announce` is told where to look.
+
+    TensorBoard's events of steps behind `first_step`, from an attempt before, are marked as superseded. A training before in
+    this process is closed. Raises PreflightError where a package is missing.
     """
     for name in names:
         if name in missing_trackers():
             way_out = f"pip install {PACKAGES[name]}"
             raise PreflightError(f"training.trackers names {name}, which is not installed", next_step=way_out)
-    return [Telling(name, _tracker(name, log_dir, first_step)) for name in names]
+    end_trackers(is_well=True)
+    memory = Memory(run_dir, goes_on=first_step > 0)
+    return [Telling(name, _tracker(name, run_dir, first_step), memory, announce) for name in names]
 
 
-def _tracker(name: Tracker, log_dir: Path, first_step: int) -> TrainerCallback:
+def end_trackers(*, is_well: bool, go_on: Callable[[], bool] = lambda: True) -> None:
+    """Close what is open, and wait until everything has arrived: 60 s at most, 10 after a failure, while `go_on` says so."""
+    leaving = [(each.name, each.leave(is_well=is_well)) for each in _OPEN]
+    _OPEN.clear()
+    seconds = END_SECONDS if is_well else END_AFTER_FAILURE_SECONDS
+    deadline = time.monotonic() + seconds
+    while not all(ended.done() for _, ended in leaving) and time.monotonic() < deadline and go_on():
+        time.sleep(POLL_SECONDS)
+    for name, ended in leaving:
+        if not ended.done():
+            logger.warning("%s has not taken everything; what it was not told is lost", name)
+
+
+def _tracker(name: Tracker, run_dir: RunDir, first_step: int) -> TrainerCallback:
     if name != "tensorboard":
         made: TrainerCallback = INTEGRATION_TO_CALLBACK[name]()
         return made
@@ -87,5 +182,5 @@ def _tracker(name: Tracker, log_dir: Path, first_step: int) -> TrainerCallback:
 
     # by itself the callback takes the folder from the environment, and torch's writer, which needs all of TensorBoard
     return TensorBoardCallback(
-        SummaryWriter(logdir=str(log_dir), purge_step=first_step + 1, flush_secs=SECONDS_BETWEEN_FLUSHES)
+        SummaryWriter(logdir=str(run_dir.tensorboard), purge_step=first_step + 1, flush_secs=SECONDS_BETWEEN_FLUSHES)
     )

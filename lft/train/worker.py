@@ -103,11 +103,13 @@ def main(arguments: list[str]) -> int:
         with suppress(OSError):  # a full disk must not hide what happened: the text below goes to the log
             report.save(attempt.failure(rank.rank))
         sys.stderr.write(text)
+        _end_trackers(stage, is_well=False)
         return report.exit_code
     WorkerReport(ok=True, rank=rank.rank, stage=stage.heart.last.stage, metrics=metrics).save(
         attempt.report(order.job, rank.rank)
     )
     events.write("done", job=order.job)
+    _end_trackers(stage, is_well=True)
     return DONE
 
 
@@ -150,6 +152,23 @@ def _work(order: WorkerOrder, rank: Rank, stage: _Stage) -> dict[str, Any]:
     from lft.train import benchmark_job
 
     return benchmark_job.benchmark(desk)
+
+
+def _end_trackers(stage: _Stage, *, is_well: bool) -> None:
+    """Let trackers take what they were told, which leaving past the interpreter's shutdown would lose.
+
+    When everything is written down and no other rank waits for this one.
+    """
+    if "lft.train.trackers" not in sys.modules:
+        return
+    from lft.train.trackers import end_trackers
+
+    def go_on() -> bool:
+        last = stage.heart.last
+        stage.heart.beat(last.stage, last.step, last.total)
+        return not (is_well and stage.stop.asked)
+
+    end_trackers(is_well=is_well, go_on=go_on)
 
 
 def _tell_warnings(events: EventWriter) -> None:

@@ -1,0 +1,77 @@
+"""What transformers' callbacks leave to the services themselves: to go on with a run, to say where it is, and to end it.
+
+The packages are imported by then, by the callbacks.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from lft.core.trackers import PACKAGES, Tracker
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One service; `module` is its package."""
+
+    run: Callable[[Any], str]
+    """What names the run that has begun, to go on with it later."""
+    address: Callable[[Any], str]
+    """Where people find it."""
+    end: Callable[[Any, bool], None]
+    """Tell the service that the run has ended, and whether well; returns when all that was told has arrived."""
+    go_on: Callable[[str], Mapping[str, str]] = lambda _: {}
+    """The variables with which its callback goes on with a run."""
+
+
+def _wandb_address(wandb: Any) -> str:
+    # asked for its address, an offline run warns
+    return wandb.run.sync_dir if wandb.run.offline else str(wandb.run.url)
+
+
+def _mlflow_address(mlflow: Any) -> str:
+    """Without what a name and password before the host would show."""
+    info, server = mlflow.active_run().info, re.sub("//[^/]*@", "//", mlflow.get_tracking_uri())
+    return f"{server}, experiment {info.experiment_id}, run {info.run_id}"
+
+
+SERVICES: Mapping[Tracker, Service] = {
+    "wandb": Service(
+        run=lambda wandb: str(wandb.run.id),
+        address=_wandb_address,
+        end=lambda wandb, is_well: wandb.finish(exit_code=int(not is_well)),
+        go_on=lambda run: {"WANDB_RUN_ID": run, "WANDB_RESUME": "allow"},
+    ),
+    "mlflow": Service(
+        run=lambda mlflow: str(mlflow.active_run().info.run_id),
+        address=_mlflow_address,
+        end=lambda mlflow, is_well: mlflow.end_run("FINISHED" if is_well else "FAILED"),
+        # parameters are there, and MLflow refuses to change any: another number of ranks would do so
+        go_on=lambda run: {"MLFLOW_RUN_ID": run, "MLFLOW_MAX_LOG_PARAMS": "0"},
+    ),
+    "trackio": Service(
+        run=lambda trackio: str(trackio.context_vars.current_run.get().name),
+        address=lambda trackio: trackio.context_vars.current_space_id.get() or "trackio show",
+        end=lambda trackio, _: trackio.finish() if trackio.context_vars.current_run.get() else None,
+    ),
+}
+"""TensorBoard is none: its files are in the run's folder."""
+
+
+def service_of(name: Tracker) -> tuple[Service, Any] | None:
+    """The service and its package; None for TensorBoard."""
+    return (SERVICES[name], sys.modules[PACKAGES[name]]) if name in SERVICES else None
+
+
+def trackio_name(run_name: str) -> str:
+    """A name of its own: Trackio goes on with whatever run has the same, of other folders too."""
+    return f"{run_name}-{token_hex(4)}"
+
+
+def wandb_folder(run: Path) -> dict[str, str]:
+    """Where wandb keeps a run's files: with the run, instead of in the current directory."""
+    return {"WANDB_DIR": str(run)}
