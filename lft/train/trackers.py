@@ -77,7 +77,7 @@ class Telling(TrainerCallback):
                 return
             way_out = f"see what {self.name} needs, or leave it out of training.trackers"
             raise PreflightError(f"the tracker {self.name} did not start: {words}", next_step=way_out) from error
-        _OPEN.append(self)
+        OPEN.append(self)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Pass on loss and learning rate."""
@@ -141,7 +141,8 @@ class Telling(TrainerCallback):
         return self._thread.submit(pass_on)
 
 
-_OPEN: list[Telling] = []
+OPEN: list[Telling] = []
+"""What this process has begun and not closed."""
 
 
 def trackers_of(
@@ -163,8 +164,8 @@ def trackers_of(
 
 def end_trackers(*, is_well: bool, go_on: Callable[[], bool] = lambda: True) -> None:
     """Close what is open, and wait until everything has arrived: 60 s at most, 10 after a failure, while `go_on` says so."""
-    leaving = [(each.name, each.leave(is_well=is_well)) for each in _OPEN]
-    _OPEN.clear()
+    leaving = [(each.name, each.leave(is_well=is_well)) for each in OPEN]
+    OPEN.clear()
     seconds = END_SECONDS if is_well else END_AFTER_FAILURE_SECONDS
     deadline = time.monotonic() + seconds
     while not all(ended.done() for _, ended in leaving) and time.monotonic() < deadline and go_on():

@@ -161,7 +161,10 @@ def _end_trackers(stage: _Stage, *, is_well: bool) -> None:
     """
     if "lft.train.trackers" not in sys.modules:
         return
-    from lft.train.trackers import end_trackers
+    from lft.train.trackers import OPEN, end_trackers
+
+    if OPEN:
+        stage.events.write("stage", name="closing trackers")
 
     def go_on() -> bool:
         last = stage.heart.last
