@@ -71,6 +71,16 @@ def test_a_page_says_nothing_to_the_console_asks_for_nothing_and_fits_the_window
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_text_has_the_width_there_is(kind: str, width: str, browser: Browser, pages: dict[str, Path]) -> None:
+    """A caption of a table that is laid out otherwise on a phone was one character wide."""
+    browser.open(pages[kind].as_uri(), width=WIDTHS[width])
+    narrow = """[...document.querySelectorAll('caption:not(.unseen), p, h2, h3, blockquote, dd, figcaption')]
+        .filter(each => each.offsetHeight > 10 * Math.max(each.offsetWidth, 1)).map(each => each.outerHTML)"""
+    assert browser.value(narrow) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_a_page_has_no_barrier_that_axe_finds(kind: str, dark: bool, browser: Browser, pages: dict[str, Path]) -> None:
     """Contrast of all text, names of all pictures, order of headings, heads of tables, what the keyboard reaches."""
