@@ -12,6 +12,7 @@ from lft.core.run_dir import Attempt, RunDir
 from lft.launch.ending import told_end
 from lft.launch.follow import AttemptStatus, Launcher, is_trained, read_plan, read_status, start_of, training_attempts
 from lft.plan.launch_plan import LaunchPlan
+from lft.publish.card import Adapter
 from lft.publish.history import read_history
 from lft.publish.report import Report, make_report, read_report
 from lft.publish.run_facts import AttemptFacts, Choice, RunFacts, State
@@ -34,6 +35,7 @@ def read_facts(run_dir: RunDir) -> RunFacts:
         memory_unit=plan.memory.unit if plan.memory else "",
         attempts=tuple(map(_attempt, reversed(read_status(run_dir).attempts), run_dir.attempts())),
         history=read_history(run_dir.events / "rank-0.jsonl", _began(run_dir)),
+        style=Adapter.in_folder(run_dir.output_dir).style,
     )
 
 

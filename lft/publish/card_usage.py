@@ -6,7 +6,6 @@ from lft.publish.base_model import is_public
 from lft.publish.markdown import code, literal
 
 _LOAD = """\
-```python
 from peft import {imports}
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -17,8 +16,7 @@ tokenizer = AutoTokenizer.from_pretrained(adapter)
 
 {prompt}
 answer = model.generate(**inputs, max_new_tokens=128, do_sample=False)
-print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
-```"""
+print(tokenizer.decode(answer[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""
 
 _PROMPTS = {
     "chat": """\
@@ -44,11 +42,26 @@ tokenizer.save_pretrained("merged")
 ```"""
 
 
+def usage_here(folder: Path, style: str) -> str:
+    """A program that asks the adapter in `folder`; it runs as it stands."""
+    return _program(style, str(folder))
+
+
+def _program(style: str, adapter: str, base: str = "") -> str:
+    """`base` are the arguments that load it; without them it is the one that the adapter names."""
+    named = base or "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
+    imports, prompt = "PeftModel" if base else "PeftConfig, PeftModel", _PROMPTS[_known(style)]
+    return _LOAD.format(imports=imports, adapter=literal(adapter), base=named, prompt=prompt)
+
+
+def _known(style: str) -> str:
+    return style if style in _PROMPTS else "pair"
+
+
 def usage_section(base: str, base_revision: str | None, style: str, repo_name: str | None) -> list[str]:
     """How to load the adapter, ask it, and merge it: from the Hub, or in its folder where it has no repository yet."""
-    style = style if style in _PROMPTS else "pair"
-    imports, words = "PeftModel", [_WORDS[style], "`pip install peft transformers`"]
-    is_gguf, name = base.lower().endswith(".gguf"), Path(base).name
+    words = [_WORDS[_known(style)], "`pip install peft transformers`"]
+    is_gguf, name, named = base.lower().endswith(".gguf"), Path(base).name, ""
     if is_public(base):
         named = literal(base) + (f", revision={literal(base_revision)}" if base_revision else "")
     elif repo_name and is_gguf:
@@ -57,11 +70,8 @@ def usage_section(base: str, base_revision: str | None, style: str, repo_name: s
     elif repo_name:
         named = literal(name)
         words.append(f"The base model is not on the Hub: {code(name)} stands for its folder.")
-    else:
-        imports, named = "PeftConfig, PeftModel", "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
     if repo_name is None:
         words.append("In this folder:")
-    adapter = literal(repo_name or ".")
-    program = _LOAD.format(imports=imports, adapter=adapter, base=named, prompt=_PROMPTS[style])
+    program = f"```python\n{_program(style, repo_name or '.', named)}\n```"
     # transformers keeps a GGUF file's model marked as quantized, and does not save it
     return ["## Use", " ".join(words), program, *([] if repo_name and is_gguf else [_MERGE])]

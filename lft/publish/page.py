@@ -10,6 +10,7 @@ from lft.core.files import write_text
 from lft.core.paths import looks_local
 from lft.core.run_dir import RunDir
 from lft.core.settings_file import to_yaml
+from lft.publish.card_usage import usage_here
 from lft.publish.chart import Chart, Tick, make_chart
 from lft.publish.comparison import Comparison
 from lft.publish.loss_picture import loss_chart
@@ -20,7 +21,6 @@ from lft.publish.page_parts import (
     data_rows,
     key_figures,
     memory_picture,
-    python_use,
 )
 from lft.publish.run_facts import RunFacts
 from lft.publish.scores import score_groups
@@ -66,7 +66,7 @@ def report_page(facts: RunFacts) -> str:
         "attempts": [(attempt, *attempt_times(attempt)) for attempt in facts.attempts],
         "changed": changed_settings(facts.settings),
         "run_file": to_yaml(facts.settings),
-        "use": python_use(facts) if training else "",
+        "use": usage_here(facts.output_dir, facts.style) if training else "",
         "commands": commands(facts),
         "files": _files(run_dir),
     }

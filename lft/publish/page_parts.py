@@ -198,24 +198,6 @@ def utc(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seconds))
 
 
-def python_use(facts: RunFacts) -> str:
-    """A program that answers with the tuned model; it runs as it stands."""
-    return (
-        "from peft import AutoPeftModelForCausalLM\n"
-        "from transformers import AutoTokenizer\n\n"
-        f"folder = {str(facts.output_dir)!r}\n"
-        "model = AutoPeftModelForCausalLM.from_pretrained(folder)\n"
-        "tokenizer = AutoTokenizer.from_pretrained(folder)\n\n"
-        'question = "..."\n'
-        "if tokenizer.chat_template:\n"
-        '    messages = [{"role": "user", "content": question}]\n'
-        "    question = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)\n"
-        'tokens = tokenizer(question, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)\n'
-        "answer = model.generate(**tokens, max_new_tokens=128)[0, tokens.input_ids.shape[1] :]\n"
-        "print(tokenizer.decode(answer, skip_special_tokens=True))\n"
-    )
-
-
 def commands(facts: RunFacts) -> list[tuple[str, str]]:
     """What to type, and what for."""
     folder = str(facts.output_dir)

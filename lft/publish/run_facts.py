@@ -54,6 +54,8 @@ class RunFacts:
     attempts: tuple[AttemptFacts, ...]
     """The first one first; at least one."""
     history: History
+    style: str
+    """How prompts were written: chat, pair or text."""
 
     @property
     def name(self) -> str:

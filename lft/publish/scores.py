@@ -66,9 +66,10 @@ def compared_scores(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[ScoreGro
     ]
 
 
-def signed(value: float) -> str:
-    """`+0.129`, or with a true minus."""
-    return ("+" if value >= 0 else MINUS) + figure(abs(value))
+def signed(value: float, beside: float = 0.0) -> str:
+    """`+0.129`, or with a true minus; a very small one with three digits behind the point where `beside` it has them."""
+    size = f"{abs(value):.3f}" if abs(value) < 0.001 <= abs(beside) else figure(abs(value))
+    return ("+" if value >= 0 else MINUS) + size
 
 
 def _is_share(benchmark: dict[str, Any], name: str) -> bool:
@@ -91,7 +92,7 @@ def _group(scores: Sequence[tuple[str, str, dict[str, Any]]], name: str) -> Scor
                 base=figure(benchmark["base"][each]),
                 tuned=figure(benchmark["tuned"][each]),
                 change=signed(change["mean"]),
-                between=f"{signed(change['low'])} to {signed(change['high'])}",
+                between=" to ".join(signed(change[end], change["mean"]) for end in ("low", "high")),
                 verdict=verdict(each, change),
                 interval=Interval(**at) if at else None,
             )

@@ -45,7 +45,7 @@ def test_a_run_ends_with_its_page_and_tells_tensorboard_what_its_report_says(
     assert run_dir.loss_picture.read_bytes().startswith(b"\x89PNG")
 
     (program,) = re.findall(r"<code>(from peft.*?)</code>", page, flags=re.DOTALL)
-    question = html.unescape(program).replace('"..."', "'Define the noun \"tissue\".'")
+    question = html.unescape(program)
     answered = subprocess.run([sys.executable, "-c", question], capture_output=True, text=True, check=False)
     assert answered.returncode == 0, answered.stderr
     assert answered.stdout.strip()

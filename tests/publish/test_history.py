@@ -12,7 +12,7 @@ from lft.core.events import EventWriter
 from lft.publish.chart import few, labels, make_chart, nice_numbers
 from lft.publish.history import History, history_of, read_history
 from lft.publish.loss_picture import write_loss_picture
-from lft.publish.scores import score_groups
+from lft.publish.scores import score_groups, signed
 from tests.publish.made_up_run import BENCHMARK
 
 STEP = {"trained_tokens": 0, "places": 0}
@@ -97,6 +97,10 @@ def test_a_loss_that_is_not_finite_leaves_a_gap_and_is_told() -> None:
     assert [len(piece) for piece in chart.lines[0].pieces] == [1, 2]
     assert "1 not finite" in chart.summary
     assert make_chart("Loss", [("loss", [(1, math.inf)])]) is None
+
+
+def test_the_ends_of_an_interval_have_the_digits_of_what_lies_between() -> None:
+    assert [signed(0.0004, beside=-0.026), signed(-0.0004), signed(0.121)] == ["+0.000", "\u22120.0004", "+0.121"]
 
 
 def test_every_interval_lies_on_the_scale_of_its_group() -> None:

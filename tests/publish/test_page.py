@@ -115,7 +115,7 @@ def test_the_page_of_a_finished_run_has_every_section_with_its_numbers(
         "plan": ["ddp", "each rank holds the whole model", "accumulation"],
         "attempts": ["stopped after step 60", "from checkpoint-48", "done"],
         "settings": ["launch.cpu_procs", "training.log_every"],
-        "next": ["AutoPeftModelForCausalLM", "lft launch", "run/settings.yaml", "lft upload"],
+        "next": ["PeftModel", "lft launch", "run/settings.yaml", "lft upload"],
         "versions": ["torch", "transformers", "run/report.json"],
     }
     for name, words in expected.items():
