@@ -100,6 +100,10 @@ class LocalHub:
         """All commits of a branch, oldest first; the first one is empty and comes with the repository."""
         return list(self._repository(name, kind).branches[branch])
 
+    def send_in_parts(self, part_bytes: int | None) -> None:
+        """From now on files larger than this are to be sent in parts of this size; the real Hub does so from 5 GB on."""
+        self.store.part_bytes = part_bytes
+
     def fail_next(
         self, n: int, status: int = 503, path: str = "", message: str = "This request was told to fail", **headers: str
     ) -> None:

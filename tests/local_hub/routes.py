@@ -1,11 +1,11 @@
 """What the local Hub answers: one function a route, from a request to a response, without any HTTP server.
 
 Covered: identity, creating, deleting and reading repositories, their settings and branches, the form of a card's
-metadata, commits with small and large files, file lists, downloads with ranges. Errors carry the status and code from
-which the clients choose an exception: bad token 401, read-only token or foreign namespace 403, existing repository 409,
-missing one 404, private one without a token 401.
+metadata, commits with small and large files, the latter in parts too, file lists, downloads with ranges. Errors carry
+the status and code from which the clients choose an exception: bad token 401, read-only token or foreign namespace 403,
+existing repository 409, missing one 404, private one without a token 401.
 
-Not covered: Xet storage, multi-part uploads, redirects to a content network, pages of a long list, search, discussions,
+Not covered: Xet storage, redirects to a content network, pages of a long list, search, discussions,
 the dataset viewer. The statuses follow the clients' source, not a
 recording of the real Hub.
 """
@@ -254,13 +254,32 @@ def _large_files_wanted(request: Request, kind_prefix: str, name: str) -> Respon
     objects = []
     for offer in json.loads(request.body)["objects"]:
         links = {
-            "upload": {"href": f"{request.base_url}/_large/{offer['oid']}"},
+            "upload": _how_to_send(request, offer["oid"], offer["size"]),
             "verify": {"href": f"{request.base_url}/_large_verify"},
         }
         known = offer["oid"] in request.store.large_files
         objects.append({"oid": offer["oid"], "size": offer["size"]} | ({} if known else {"actions": links}))
     content_type = {"Content-Type": "application/vnd.git-lfs+json"}
     return Response({"transfer": "basic", "objects": objects}, headers=content_type)
+
+
+def _how_to_send(request: Request, sha256: str, size: int) -> dict[str, object]:
+    """Where a large file goes: at once, or in parts, which a last request puts together."""
+    address, part_bytes = f"{request.base_url}/_large/{sha256}", request.store.part_bytes
+    if part_bytes is None or size <= part_bytes:
+        return {"href": address}
+    parts = {str(number): f"{address}/{number}" for number in range(1, -(-size // part_bytes) + 1)}
+    return {"href": f"{address}/all", "header": {"chunk_size": str(part_bytes)} | parts}
+
+
+def _large_file_part(request: Request, sha256: str, number: str) -> Response:
+    request.store.large_parts[sha256, int(number)] = request.body
+    return Response(headers={"ETag": f'"{git_object_name(request.body)}"'})
+
+
+def _large_file_whole(request: Request, sha256: str) -> Response:
+    request.store.join_parts(sha256, [part["partNumber"] for part in json.loads(request.body)["parts"]])
+    return Response({})
 
 
 def _large_file(request: Request, sha256: str) -> Response:
@@ -327,6 +346,8 @@ ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
     ("POST", rf"{_API}/commit/([^/]+)", _commit),
     ("POST", rf"{_PAGE}\.git/info/lfs/objects/batch", _large_files_wanted),
     ("PUT", r"/_large/([0-9a-f]{64})", _large_file),
+    ("PUT", r"/_large/([0-9a-f]{64})/([0-9]+)", _large_file_part),
+    ("POST", r"/_large/([0-9a-f]{64})/all", _large_file_whole),
     ("POST", r"/_large_verify", _large_file_verified),
     ("GET HEAD", rf"{_PAGE}/resolve/([^/]+)/(.+)", _download),
 ]

@@ -131,6 +131,8 @@ class Store:
     repositories: dict[tuple[str, str], Repository] = field(default_factory=dict)  # (kind, "owner/name")
     short_names: dict[tuple[str, str], str] = field(default_factory=dict)  # (kind, "name") -> "owner/name"
     large_files: dict[str, bytes] = field(default_factory=dict)  # by sha256
+    large_parts: dict[tuple[str, int], bytes] = field(default_factory=dict)  # by sha256 of the whole, and number
+    part_bytes: int | None = None  # larger files are to be sent in parts of this size
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def create(self, kind: str, name: str, *, private: bool) -> Repository:
@@ -155,6 +157,14 @@ class Store:
         if hashlib.sha256(content).hexdigest() != sha256:
             raise RefusedError(400, "The sha256 of the content does not match")
         self.large_files[sha256] = content
+
+    def join_parts(self, sha256: str, numbers: Iterable[int]) -> None:
+        """Take in a large file whose parts have come."""
+        try:
+            content = b"".join(self.large_parts[sha256, number] for number in numbers)
+        except KeyError as error:
+            raise RefusedError(400, f"Part {error.args[0][1]} was not uploaded") from None
+        self.keep_large_file(sha256, content)
 
     def commit(self, repository: Repository, branch: str, lines: Iterable[bytes]) -> Commit:
         """Apply a commit in the client's form, one JSON action a line. A refused action leaves nothing changed."""

@@ -5,6 +5,7 @@ The Hub runs on this machine; its client runs in a process of its own, with its 
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -196,6 +197,16 @@ def lft_upload(hub: LocalHub, folder: Path, *options: str, token: str = TOKEN, *
     assert "secret" not in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.returncode, done.stdout + done.stderr
+
+
+def test_weights_that_the_hub_wants_in_parts_arrive_whole(hub: LocalHub, tmp_path: Path) -> None:
+    hub.send_in_parts(100_000)
+    weights = finished_run(tmp_path / "out", {"repo_name": "alice/x"}, 1_234_567) / "adapter_model.safetensors"
+    code, said = lft_upload(hub, tmp_path, "--create-new")
+    assert code == 0, said
+    assert hub.files("alice/x")[weights.name] == weights.read_bytes()
+    sent = [path for method, path in hub.requests if method == "PUT" and re.search("/_large/[0-9a-f]+/", path)]
+    assert len(sent) == len(set(sent)) == 13
 
 
 def test_lft_upload_makes_card_repository_and_branch_and_says_when_nothing_has_changed(

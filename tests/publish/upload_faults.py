@@ -79,6 +79,11 @@ def refusing(n: int, status: int, path: str, message: str = "told to fail", **he
     return lambda hub, _: hub.fail_next(n, status, path, message, **headers)
 
 
+def _breaking_a_part(hub: LocalHub, _name: str) -> None:
+    hub.send_in_parts(2**20)
+    hub.drop_next(1, "/7", bytes_read=2**19)
+
+
 def _faults() -> list[Fault]:
     faults = [
         Fault(
@@ -205,6 +210,12 @@ def _faults() -> list[Fault]:
             weights_bytes=LARGE_BYTES,
         ),
         Fault(
+            name="weights of 12 MiB in 12 parts, the connection broken in the middle of the seventh",
+            harm=_breaking_a_part,
+            says=("sending adapter_model.safetensors, 12 MiB", f"the connection to the Hub broke; {ONCE}", "uploaded"),
+            weights_bytes=LARGE_BYTES - 1,  # other weights than before, which are there
+        ),
+        Fault(
             name="connection broken at the commit, once",
             harm=lambda hub, _: hub.drop_next(1, "/commit/"),
             says=(f"the connection to the Hub broke; {ONCE}", "uploaded"),
@@ -273,6 +284,7 @@ def _play(fault: Fault, hub: LocalHub, folder: Path) -> Played:
     with redirect_stdout(heard), redirect_stderr(heard):
         code = run(["upload", str(out), *fault.options])
     hub.forget_faults()
+    hub.send_in_parts(None)
     said = heard.getvalue().replace(hub.url, "HUB").replace(name, "REPO" if not fault.repo_name else name)
     return Played(fault.name, code, said.replace(str(out), "RUN").strip(), _arrived(hub, name, out), waits)
 
