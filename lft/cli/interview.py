@@ -18,6 +18,7 @@ from lft.core.run_file_text import Entry, nested
 from lft.core.section import absolute
 from lft.core.setting import refusal
 from lft.core.settings import DataSettings, ModelSettings, RunSettings, UploadSettings
+from lft.doctor.ask import ask as answer_of
 from lft.plan.aims import AIMS
 from lft.plan.launch_plan import make_plan
 
@@ -25,6 +26,7 @@ FIRST_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 HUB_NAME = re.compile(r"^[\w][\w.-]*(/[\w][\w.-]*)?$", re.ASCII)
 HERE, SLURM = "here", "slurm"
 MOST_FILES = 5
+SINFO_SECONDS = 3.0
 Entries = dict[str, Entry]
 
 
@@ -93,7 +95,7 @@ def ask_data(entries: Entries) -> DataLook | None:
 def ask_place(entries: Entries, machine: Machine) -> str:
     """Here, or on a cluster; and with how much of it."""
     options = {HERE: machine.describe(), SLURM: "nodes of a cluster, by lft submit"}
-    place = choose("Where does it run?", options, SLURM if which("sbatch") and not machine.gpus else HERE)
+    place = choose("Where does it run?", options, SLURM if not machine.gpus and _has_cluster() else HERE)
     if place == HERE:
         _ask_gpus(entries, machine)
         return place
@@ -109,6 +111,11 @@ def ask_place(entries: Entries, machine: Machine) -> str:
         if setting not in entries and (answer := ask(question, default or None, _taken(setting))):
             entries[setting] = Entry(answer)
     return place
+
+
+def _has_cluster() -> bool:
+    """Whether jobs can be submitted from here: SLURM's programs may be installed without any cluster."""
+    return which("sbatch") is not None and bool(answer_of(["sinfo", "--noheader"], SINFO_SECONDS).output.strip())
 
 
 def ask_aim(entries: Entries, machine: Machine, model: ModelFacts | UnknownModel) -> str:

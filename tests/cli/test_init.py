@@ -212,9 +212,22 @@ def test_a_job_for_slurm_is_checked_and_submitted_next(folder: Path) -> None:
     assert "next       lft submit" in done.stdout
 
 
+def program(path: Path, line: str) -> None:
+    path.write_text(f"#!/bin/sh\n{line}\n")
+    path.chmod(0o755)
+
+
+def test_slurm_without_a_cluster_that_answers_is_not_the_default(folder: Path) -> None:
+    program(folder / "sbatch", "")
+    program(folder / "sinfo", "echo 'sinfo: error: unable to contact slurm controller' >&2; exit 1")
+    done = init(folder, "tiny\nsupport.jsonl" + ENTER)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Which [here]: " in done.stdout
+
+
 def test_where_slurm_is_installed_and_no_gpu_is_a_job_is_the_default(folder: Path) -> None:
-    (folder / "sbatch").write_text("#!/bin/sh\n")
-    (folder / "sbatch").chmod(0o755)
+    program(folder / "sbatch", "")
+    program(folder / "sinfo", "echo 'batch* up infinite 4 idle node[1-4]'")
     done = init(folder, "tiny\nsupport.jsonl\n\n2\n4" + ENTER + ENTER)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Which [slurm]: " in done.stdout
