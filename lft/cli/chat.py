@@ -64,9 +64,10 @@ class Chat:
         self.turns = [*turns, {"role": "assistant", "content": said}]
 
     def _fitting(self, turns: "Messages") -> "tuple[list[int], Messages]":
-        from lft.train.answering import conversation_tokens, room
+        from lft.train.answering import conversation_tokens
+        from lft.train.generation import room
 
-        most = room(self.tuned, self.sampling.max_new_tokens)
+        most = room(self.tuned.model, self.sampling.max_new_tokens)
         before = [{"role": "system", "content": self.system}] if self.system else []
         dropped = 0
         while True:

@@ -11,7 +11,7 @@ from lft.core.errors import SettingsError
 from lft.data.example import BadRow
 from lft.data.template import ChatTemplate
 from lft.data.token_block import begin_tokens
-from lft.train.generation import greedy, length_batches, prompt_tokens
+from lft.train.generation import greedy, length_batches, prompt_tokens, room
 from lft.train.memory import translating_out_of_memory
 from lft.train.tuned import Tuned
 
@@ -57,12 +57,6 @@ def conversation_tokens(tuned: Tuned, messages: Messages) -> list[int]:
     return ids
 
 
-def room(tuned: Tuned, max_new_tokens: int) -> int | None:
-    """How many tokens may stand before an answer; None where the model has no such bound."""
-    positions = getattr(tuned.model.config, "max_position_embeddings", None)
-    return max(1, positions - min(max_new_tokens, positions // 2)) if positions else None
-
-
 @torch.inference_mode()
 def answer(
     tuned: Tuned, prompts: Sequence[Sequence[int]], sampling: Sampling, write: Callable[[str], None] | None = None
@@ -72,7 +66,7 @@ def answer(
     A prompt that leaves no room for its answer loses its beginning. Raises OutOfMemoryError.
     """
     model: Any = tuned.model
-    tokenizer, most = tuned.tokenizer, room(tuned, sampling.max_new_tokens)
+    tokenizer, most = tuned.tokenizer, room(tuned.model, sampling.max_new_tokens)
     asked = [list(prompt[-most:] if most else prompt) or begin_tokens(tokenizer) for prompt in prompts]
     new = sampling.max_new_tokens
     if most:

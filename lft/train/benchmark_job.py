@@ -6,8 +6,11 @@ from typing import Any
 
 from lft.core.hardware import cpu_cores
 from lft.core.run_dir import Attempt, RunDir
+from lft.core.words import counted
 from lft.train import benchmark as bench
 from lft.train.answers import MODELS, SharedWork
+from lft.train.finetuner import LLMFineTuner
+from lft.train.generation import room
 from lft.train.jobs import Desk, load_model, make_finetuner, prepared_data
 from lft.train.local_metric import load_metrics
 from lft.train.memory import translating_out_of_memory
@@ -32,6 +35,7 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     if work.found < len(work.work):
         desk.enter("loading the model")
         load_model(finetuner, desk)
+        tell_cut(finetuner, asked, settings.benchmark.max_new_tokens)
     desk.enter("answering")
     started = time.monotonic()
     with translating_out_of_memory():
@@ -61,3 +65,14 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     }
     work.finish()
     return {"benchmark": found}
+
+
+def tell_cut(finetuner: LLMFineTuner, asked: list[bench.Question], max_new_tokens: int) -> None:
+    """Both models are asked the same, but not what the data says."""
+    most = room(finetuner.model, max_new_tokens)
+    cut = sum(len(question.prompt_tokens) > most for question in asked) if most else 0
+    if cut:
+        finetuner.announce(
+            f"benchmark  {counted(cut, 'prompt')} of more than {most:,} tokens asked without the beginning, to leave room for "
+            f"an answer of {max_new_tokens} (benchmark.max_new_tokens)"
+        )

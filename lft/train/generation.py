@@ -41,6 +41,12 @@ def prompt_tokens(tokenizer: PreTrainedTokenizerBase, style: Style, prompts: Seq
     return [begin + tokens for tokens in ids]
 
 
+def room(model: Any, max_new_tokens: int) -> int | None:
+    """How many tokens may stand before an answer; None where the model has no such bound."""
+    positions = getattr(model.config, "max_position_embeddings", None)
+    return max(1, positions - min(max_new_tokens, positions // 2)) if positions else None
+
+
 def answer_all(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
@@ -70,10 +76,10 @@ def generate_answers(
     A prompt that leaves no room for its answer within the model's positions loses its beginning. An answer that has ended
     leaves the batch, so that the rest is computed faster.
     """
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions:
-        max_new_tokens = min(max_new_tokens, positions // 2)
-        prompts = [prompt[-(positions - max_new_tokens) :] for prompt in prompts]
+    positions, most = getattr(model.config, "max_position_embeddings", None), room(model, max_new_tokens)
+    if positions and most:
+        max_new_tokens = min(max_new_tokens, positions - most)
+        prompts = [prompt[-most:] for prompt in prompts]
     encoded = tokenizer.pad({"input_ids": [list(prompt) for prompt in prompts]}, return_tensors="pt").to(model.device)
     ids, mask, cache = encoded["input_ids"], encoded["attention_mask"], None
     width, made = ids.shape[1], 0

@@ -2,7 +2,8 @@
 
 import json
 import math
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,7 +12,10 @@ from transformers import AutoModelForCausalLM
 
 from lft.data.example import Example
 from lft.data.token_block import Tokenization, TokenRules
-from lft.train.generation import answer_all, generate_answers, greedy, length_batches, prompt_tokens
+from lft.train.benchmark import Question
+from lft.train.benchmark_job import tell_cut
+from lft.train.finetuner import LLMFineTuner
+from lft.train.generation import answer_all, generate_answers, greedy, length_batches, prompt_tokens, room
 from lft.train.loss import TrainedTokens
 from lft.train.model import load_tokenizer
 from lft.train.rouge import ALL_NAMES, mean_scores, rouge_scores
@@ -66,6 +70,26 @@ def test_answers_are_the_likeliest_whatever_sampling_the_checkpoint_suggests(tin
     prompts = prompt_tokens(tokenizer, "chat", [row["prompt"] for row in ROWS[:4]])
     assert answer_all(model, tokenizer, prompts, 8, 4) == answer_all(model, tokenizer, prompts, 8, 4)
     assert greedy(model, tokenizer, 8).eos_token_id == [0, 2]
+
+
+def test_a_prompt_leaves_the_answer_the_room_it_needs_and_at_most_half() -> None:
+    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=100))
+    assert [room(model, new) for new in (0, 20, 50, 200)] == [100, 80, 50, 50]
+    assert room(SimpleNamespace(config=SimpleNamespace()), 20) is None
+
+
+def test_prompts_that_are_asked_without_their_beginning_are_counted_aloud() -> None:
+    said: list[str] = []
+    model = SimpleNamespace(config=SimpleNamespace(max_position_embeddings=100))
+    finetuner = cast(LLMFineTuner, SimpleNamespace(model=model, announce=said.append))
+    asked = [Question("", "", list(range(length)), {}) for length in (10, 80, 81, 300)]
+    tell_cut(finetuner, asked, max_new_tokens=20)
+    assert said == [
+        "benchmark  2 prompts of more than 80 tokens asked without the beginning, to leave room for an answer of 20 "
+        "(benchmark.max_new_tokens)"
+    ]
+    tell_cut(finetuner, asked[:2], max_new_tokens=20)
+    assert len(said) == 1
 
 
 def test_batches_hold_similar_lengths_and_every_row_once_the_longest_first() -> None:
