@@ -34,7 +34,11 @@ ROOMS = {
     "doctor": {"core"},
     "cli": {"launch", "plan", "publish", "core", "demo", "data", "doctor", "foreign"},
 }
-COMPUTING = {"chat": ("answering", "tuned"), "generate": ("answering", "tuned"), "merge": ("merged_model",)}
+COMPUTING = {
+    "chat": ("answering", "generation", "tuned"),
+    "generate": ("answering", "tuned"),
+    "merge": ("merged_model",),
+}
 """Verbs that compute in their own process, and what they use of the training tower, inside their functions."""
 ALLOWED = {
     ("lft.cli.version", "lft"),
