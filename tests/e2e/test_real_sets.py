@@ -24,7 +24,8 @@ def test_a_real_set_is_kept_whole_has_trained_answers_and_trains(
     tried = try_set(make_set(name, packages, tmp_path, LIMIT), steps=3, model=str(tiny_models.llama))
     audit = tried.inspected["audit"]
     assert tried.inspected["rows"] == LIMIT
-    assert tried.inspected["kept"] + audit["masked"] + audit["empty"] == LIMIT
+    assert tried.inspected["kept"] + audit["empty"] == LIMIT, "rows that nothing is trained of are kept, and marked"
+    assert audit["rows"] + audit["held_out"] + audit["masked"] + audit["empty"] == LIMIT
     assert audit["bad"] == audit["leaked"] == audit["begin_doubled"] == audit["whole_without_end"] == 0
     assert 0 < audit["trained"] < audit["tokens"]
     assert len(tried.losses) == 3
