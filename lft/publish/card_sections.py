@@ -64,7 +64,7 @@ def data_section(report: dict[str, Any], style: str) -> list[str]:
     rows += [("written as", written)] if written else []
     packed = ", several rows in one sequence, which do not see each other" if settings.get("packing") else ""
     cut = f"; {counted(audit['cut'], 'row')} cut to that" if audit and audit["cut"] else ""
-    rows.append(("longest row", f"{settings.get('max_length')} tokens{cut}{packed}"))
+    rows.append(("length", f"at most {settings.get('max_length')} tokens{cut}{packed}"))
     return ["## Data", table(("", ""), rows)]
 
 

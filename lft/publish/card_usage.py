@@ -60,8 +60,9 @@ def _known(style: str) -> str:
 
 def usage_section(base: str, base_revision: str | None, style: str, repo_name: str | None) -> list[str]:
     """How to load the adapter, ask it, and merge it: from the Hub, or in its folder where it has no repository yet."""
-    words = [_WORDS[_known(style)], "`pip install peft transformers`"]
     is_gguf, name, named = base.lower().endswith(".gguf"), Path(base).name, ""
+    needed = "peft transformers gguf" if is_gguf and repo_name else "peft transformers"
+    words = [_WORDS[_known(style)], f"It needs `pip install {needed}`."]
     if is_public(base):
         named = literal(base) + (f", revision={literal(base_revision)}" if base_revision else "")
     elif repo_name and is_gguf:

@@ -97,7 +97,7 @@ def test_the_card_of_a_public_model_names_it_with_the_numbers_of_the_run(tmp_pat
         "| rows | 972 trained on, 128 held out |",
         "| tokens | 44,695 an epoch, 21 % of them trained |",
         "| left out | 3 rows that cannot be used |",
-        "| longest row | 512 tokens; 3 rows cut to that |",
+        "| length | at most 512 tokens; 3 rows cut to that |",
         "| steps | 30 of 16 rows |",
         "| epochs | 3 |",
         "| learning rate | 0.0002 |",
