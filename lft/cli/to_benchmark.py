@@ -11,6 +11,7 @@ from lft.core.model_facts import read_model_facts
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
+from lft.launch.follow import training_attempts
 from lft.plan.answering import plan_benchmark
 from lft.plan.batch import Batch
 from lft.plan.launch_plan import LaunchPlan, plan_precision
@@ -66,6 +67,7 @@ def benchmark_elsewhere(adapter: Path, given: Given, sets: tuple[str, ...]) -> L
             "all rows of --dataset may be asked, and at least one: data.held_out is 0, benchmark.num_prompts is not"
         )
         raise SettingsError([mistake])
+    _need_folder_of_its_own(settings.output_dir)
     machine, facts = look_at_machine(), read_model_facts(settings.model)
     topology, answering = plan_benchmark(settings, machine, None, None, facts)
     precision = plan_precision(settings, machine, topology)[0]
@@ -82,6 +84,16 @@ def benchmark_elsewhere(adapter: Path, given: Given, sets: tuple[str, ...]) -> L
         choices=(),
         notices=(),
     )
+
+
+def _need_folder_of_its_own(output_dir: Path) -> None:
+    """A run's report, page and card would show scores of other rows as its own."""
+    folder = RunDir(output_dir)
+    if folder.adapter_config.exists() or training_attempts(folder):
+        raise SettingsError(
+            [f"{output_dir} is a run or an adapter, whose own report this one would overwrite"],
+            next_step="--output-dir names another folder; without it, it is that of the adapter with -benchmark behind",
+        )
 
 
 def _changed(settings: RunSettings, given: Given, sets: tuple[str, ...]) -> RunSettings:

@@ -68,7 +68,8 @@ class WorkerOrder(BaseModel):
 class WorkerReport(BaseModel):
     """A rank's last word about a job."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # JSON has no word for what is no number, and a score may be none: NaN is written as Python's json does
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     ok: bool
     rank: int
@@ -121,8 +122,8 @@ class WorkerReport(BaseModel):
             memory_bytes=memory_bytes,
             exit_code=getattr(error, "exit_code", TRAINING),
             error_class=type(error).__name__,
-            message=message,
-            traceback=traceback,
+            message=_writable(message),
+            traceback=_writable(traceback),
             is_victim=_another_rank_left(str(error)),
             time_ns=time.time_ns(),
         )
@@ -138,6 +139,11 @@ _VICTIM_WORDS = (
     "remote process exited",
     "Socket Timeout",
 )
+
+
+def _writable(text: str) -> str:
+    """Without halves of characters, which names of files that are no UTF-8 bring into messages."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _another_rank_left(message: str) -> bool:

@@ -22,7 +22,8 @@ from lft.core.run_dir import Attempt
 from lft.core.run_lock import alone
 from lft.core.words import rank_names
 from lft.launch.company import Alone
-from lft.launch.follow import is_trained, training_attempts
+from lft.launch.ending import in_a_line
+from lft.launch.follow import is_trained, read_plan, training_attempts
 from lft.launch.node_job import Around, do_job
 from lft.launch.outcome import Outcome
 from lft.launch.remaining import TASKS, Task, forget_first_try
@@ -90,8 +91,11 @@ class Agent:
         with alone(self.plan.run_dir), self.stop.listening(), self._recorded(keeps_files=True, trains=False) as record:
             ended = self._benchmark()
             if ended and ended.failure is None:
-                ended = ended.model_copy(update={"next_step": benchmark_again(self.plan)})
-            return record(ended or Outcome(exit_code=DONE, report=self._report()))
+                ended = ended.model_copy(update={"next_step": self._benchmark_again()})
+            if ended:
+                return record(ended)
+            report, problem = self._report()
+            return record(Outcome(exit_code=DONE, report=report, problems=(problem,) if problem else ()))
 
     def _refuse_used_attempt(self) -> None:
         """The plan was made before the lock was taken: another launch may have come and gone in between."""
@@ -124,8 +128,8 @@ class Agent:
         number = self.plan.run_dir.next_attempt().number
         self.plan = self.plan.model_copy(update={"attempt": number, "resume_from": checkpoint})
         whence = checkpoint.name if checkpoint else "the first step"
-        message = outcome.failure.report.message.splitlines()[0]
-        self._say(f"restart    {outcome.failure.who()} {message}; going on from {whence}, {left} restarts left")
+        failed = f"{outcome.failure.who()} {in_a_line(outcome.failure.report)}"
+        self._say(f"restart    {failed}; going on from {whence}, {left} restarts left")
 
     def _say(self, line: str) -> None:
         self.observe(Event(LAUNCHER, "notice", {"line": line}, time.time()))
@@ -147,14 +151,15 @@ class Agent:
                 return ended
             if ended is not None and ended.failure is not None:
                 problems.append(f"benchmark failed: {ended.failure.report.message}; again: {ended.next_step}")
-        report = self._report() if "report" in tasks else None
+        report, report_problem = self._report() if "report" in tasks else (None, "")
+        problems += [report_problem] if report_problem else []
         uploaded, upload_problem, again = "", "", shlex.join(["lft", "upload", str(settings.output_dir)])
         if "upload" in tasks:
             try:
                 uploaded = self._upload()
             except UploadError as error:
                 upload_problem = f"{error.message}; {error.next_step}; then: {again}"
-        if self.stop.look():
+        if self.stop.look() and "upload" in tasks and not uploaded and not upload_problem:
             words = "stopped while uploading; the adapter is saved"
             return Outcome(exit_code=self._stop_code, report=report, stopped=words, next_step=again)
         return Outcome(
@@ -166,11 +171,13 @@ class Agent:
         ended = self._job("benchmark")
         if ended is None or ended.failure is None or not may_pass(ended.failure.report):
             return ended
-        self._say(
-            f"restart    benchmark: {ended.failure.who()} {ended.failure.report.message.splitlines()[0]}; once more"
-        )
+        self._say(f"restart    benchmark: {ended.failure.who()} {in_a_line(ended.failure.report)}; once more")
         forget_first_try(self.attempt)
         return self._job("benchmark")
+
+    def _benchmark_again(self, report: WorkerReport | None = None) -> str:
+        trained = training_attempts(self.plan.run_dir)[:1]
+        return benchmark_again(self.plan, report, read_plan(trained[0]).settings if trained else None)
 
     def _upload(self) -> str:
         """The address of the upload, or nothing where a stop came first. Raises UploadError."""
@@ -182,8 +189,8 @@ class Agent:
     def _stop_code(self) -> int:
         return STOPPED if self.stop.by_user else SAVED
 
-    def _report(self) -> Report:
-        """Write report.json and the model card from what the ranks measured."""
+    def _report(self) -> tuple[Report, str]:
+        """Write report.json and the model card from what the ranks measured; also what kept them from being written."""
         from lft.publish.card import write_card  # with the Hub's client: 10 MB that no one needs while ranks train
 
         run_dir, settings = self.plan.run_dir, self.plan.settings
@@ -193,11 +200,17 @@ class Agent:
         training = training_attempts(run_dir)[:1]  # none, where an adapter from elsewhere is benchmarked
         since = [attempt for attempt in run_dir.attempts() if not training or attempt.number >= training[0].number]
         report = make_report(settings, trained, measured("benchmark", since, first_rank), predicted)
-        write_report(run_dir, report)
+        try:
+            write_report(run_dir, report)
+        except OSError as error:  # a full disk; the run is trained all the same
+            return report, f"the report was not written: {error}; again: {self._benchmark_again()}"
         page_problem(run_dir)  # for the picture on the card; how the attempt ends is not known yet, and written later
-        if self.plan.adapter is None:
-            write_card(settings.output_dir, settings.upload.repo_name)
-        return report
+        try:
+            if self.plan.adapter is None:
+                write_card(settings.output_dir, settings.upload.repo_name)
+        except OSError as error:
+            return report, f"the model card was not written: {error}"
+        return report, ""
 
     def _job(self, job: Job) -> Outcome | None:
         """Run one job on this node's ranks; None when it is done, else how the run ended."""
@@ -222,7 +235,7 @@ class Agent:
             return None
         code = failure.report.exit_code
         if job == "benchmark":
-            again = benchmark_again(plan, failure.report)
+            again = self._benchmark_again(failure.report)
         else:
             smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
             again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)

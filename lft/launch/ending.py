@@ -16,7 +16,7 @@ def told_end(outcome: Outcome) -> str:
     code = f"exit {outcome.exit_code}"
     if outcome.failure is not None:
         report = outcome.failure.report
-        what = first_line(report.message) or report.error_class or "it left no word"
+        what = in_a_line(report) or "it left no word"
         place = told_place(report, outcome.failure.ranks)
         return "; ".join([f"failed ({code}, {told_code(outcome.exit_code)}): {place}: {what}", *outcome.all_problems])
     return f"ended ({code}, {told_code(outcome.exit_code)})" + (
@@ -41,6 +41,11 @@ def told_place(report: WorkerReport, ranks: tuple[int, ...] = ()) -> str:
     step = f", at step {report.step + 1:,}" if report.step is not None else ""
     stage = f", while {report.stage}" if report.stage else ""
     return rank_names(ranks) + node + step + stage
+
+
+def in_a_line(report: WorkerReport) -> str:
+    """What a rank said last, or of what kind the error was that said nothing."""
+    return first_line(report.message) or report.error_class
 
 
 def first_line(text: str) -> str:

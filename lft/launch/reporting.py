@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from lft.core.errors import DONE, SAVED, STOPPED
 from lft.core.order import Job, WorkerReport
 from lft.core.run_dir import Attempt, RunDir
+from lft.core.settings import BenchmarkSettings, RunSettings
 from lft.launch.ending import told_end
 from lft.launch.follow import AttemptStatus, Launcher, is_trained, read_plan, read_status, start_of, training_attempts
 from lft.plan.launch_plan import LaunchPlan
@@ -25,10 +26,11 @@ def read_facts(run_dir: RunDir) -> RunFacts:
     """Everything about a run that has an attempt. Raises PreflightError where its plan cannot be read."""
     plan = read_plan((training_attempts(run_dir) or run_dir.attempts())[0])
     memory = plan.memory.model_dump(include=set(PARTS)) if plan.memory else {}
+    report = _report(run_dir, plan)
     return RunFacts(
         output_dir=run_dir.output_dir,
-        settings=plan.settings,
-        report=_report(run_dir, plan),
+        settings=_with_benchmark_of(report, plan.settings),
+        report=report,
         choices=tuple(Choice(each.name, each.value, each.reason) for each in plan.choices),
         notices=plan.notices,
         memory_bytes={name: memory[name] for name in PARTS if memory.get(name)},
@@ -37,6 +39,13 @@ def read_facts(run_dir: RunDir) -> RunFacts:
         history=read_history(run_dir.events / "rank-0.jsonl", _began(run_dir)),
         style=Adapter.in_folder(run_dir.output_dir).style,
     )
+
+
+def _with_benchmark_of(report: Report, settings: RunSettings) -> RunSettings:
+    """The settings of the training, and those of the benchmark whose scores are shown, which may be a later one."""
+    if report["benchmark"] is None:
+        return settings
+    return settings.model_copy(update={"benchmark": BenchmarkSettings.model_validate(report["settings"]["benchmark"])})
 
 
 def write_page(run_dir: RunDir) -> None:

@@ -1,11 +1,14 @@
 """Whether a run that failed is started again, from where, and what to type where it is not. Pure decisions."""
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lft.core.errors import FORCED, HANG, OUT_OF_MEMORY, RENDEZVOUS, TRAINING
 from lft.core.order import WorkerReport
+from lft.core.settings import RunSettings
 from lft.plan.launch_plan import LaunchPlan
 from lft.plan.smaller import SmallerRun
 
@@ -49,15 +52,35 @@ def next_step(report: WorkerReport, plan: LaunchPlan, checkpoint: Path | None, s
     return _again(plan, checkpoint) if may_pass(report) else ""
 
 
-def benchmark_again(plan: LaunchPlan, report: WorkerReport | None = None) -> str:
-    """What finishes a benchmark that failed or was stopped; with fewer prompts at a time where memory ran out."""
+def benchmark_again(plan: LaunchPlan, report: WorkerReport | None = None, run: RunSettings | None = None) -> str:
+    """What finishes a benchmark that failed or was stopped; with fewer prompts at a time where memory ran out.
+
+    `run` are the settings of the training; what the benchmark was asked otherwise is named, since it else would begin anew.
+    """
     output_dir, settings = plan.settings.output_dir, plan.settings
     words = ["lft", "benchmark", str(plan.adapter or output_dir)]
     if plan.adapter:
-        words += ["--dataset", *settings.data.source_names[:1], "--output-dir", str(output_dir)]
+        words += ["--dataset", *settings.data.source_names[:1], "--model", settings.model.name]
+        words += ["--output-dir", str(output_dir)]
+    asked = _asked(plan, run)
     if report and report.exit_code == OUT_OF_MEMORY:
-        words += ["--set", f"benchmark.batch_size={max(1, settings.benchmark.batch_size // 2)}"]
+        asked["benchmark.batch_size"] = max(1, settings.benchmark.batch_size // 2)
+    words += [word for name, value in asked.items() for word in ("--set", f"{name}={json.dumps(value)}")]
     return shlex.join(words)
+
+
+def _asked(plan: LaunchPlan, run: RunSettings | None) -> dict[str, Any]:
+    """What was asked otherwise than in the run, or for an adapter from elsewhere, otherwise than by default."""
+    usual = RunSettings.model_validate({"model": {"name": "-"}, "data": {"source": "-"}}) if plan.adapter else run
+    if usual is None:
+        return {}
+    of = ("benchmark.", "data.") if plan.adapter else ("benchmark.",)
+    named, before = ("data.source", "data.held_out", "data.chat_template"), usual.by_name()
+    return {
+        name: value
+        for name, value in plan.settings.by_name().items()
+        if name.startswith(of) and name not in named and value != before[name]
+    }
 
 
 def after_stop(plan: LaunchPlan, checkpoint: Path | None, *, is_trained: bool) -> str:

@@ -39,12 +39,17 @@ def result_section(report: dict[str, Any]) -> list[str]:
         rows.append((plain(metric(name).label), *values, f"{change['mean']:+.3f}", span, verdict(name, change)))
     lower = ", ".join(plain(metric(name).label) for name in names if metric(name).lower_is_better)
     words = (
-        f"{counted(benchmark['prompts'], 'prompt')} kept out of training, answered greedily. The interval is "
+        f"{counted(benchmark['prompts'], 'row')} kept out of training{_shared(report)}, answered greedily. The interval is "
         "that of the difference, tuned minus base, by a paired bootstrap over the prompts; it says nothing of other data."
     )
     words += f" Lower is better: {lower}." if lower else ""
     head = ("on held-out rows", "base", "tuned", "difference", "95 % interval", "")
     return ["## Results", table(head, rows), words]
+
+
+def _shared(report: dict[str, Any]) -> str:
+    shared = ((report.get("training") or {}).get("data") or {}).get("shared_prompts") or 0
+    return f" (prompts of {shared:,} held-out rows are in training too, with another answer)" if shared else ""
 
 
 def data_section(report: dict[str, Any], style: str) -> list[str]:
@@ -88,7 +93,9 @@ def training_section(report: dict[str, Any]) -> list[str]:
     ]
     lora = settings.get("lora") or {}
     rows += [(words, _value(lora[key])) for key, words in LORA.items() if lora.get(key, "auto") != "auto"]
-    rows += [(words, _value(asked[key])) for key, words in ASKED.items() if asked.get(key) not in (None, 0)]
+    rows += [
+        (words, _value(asked[key])) for key, words in ASKED.items() if key == "seed" or asked.get(key) not in (None, 0)
+    ]
     return ["## Training", table(("", ""), rows)]
 
 

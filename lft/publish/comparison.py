@@ -12,7 +12,13 @@ from lft.publish.page_parts import HEADLINE, change_words, typed
 from lft.publish.run_facts import RunFacts
 from lft.publish.scores import ScoreGroup, compared_scores
 
-SAME_QUESTIONS = ("data.source", "data.held_out", "benchmark.num_prompts", "benchmark.max_new_tokens", "model.name")
+DATA = (
+    "source held_out config split revision data_files num_samples max_length text_columns prompt_template chat_template"
+)
+SAME_QUESTIONS = (
+    *(f"data.{name}" for name in DATA.split()),
+    *("benchmark.num_prompts", "benchmark.max_new_tokens", "model.name", "model.revision"),
+)
 """Settings that must be alike for scores of two runs to be compared."""
 OWN = ("output_dir", "upload.repo_name")
 """What differs between any two runs."""

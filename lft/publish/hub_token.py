@@ -1,5 +1,6 @@
 """Where the token of an upload comes from. It is never printed, and no error holds it."""
 
+import os
 from pathlib import Path
 
 from huggingface_hub import get_token
@@ -17,6 +18,9 @@ def find_token(given: str | None, file: Path | None) -> str:
         return _checked(_read(file), f"what {file} holds")
     try:
         token = given or get_token()
+    except (OSError, ValueError) as error:  # a folder, or bytes that are no text, where it keeps a token
+        words = f"the Hub's client cannot read its token: {getattr(error, 'strerror', None) or 'it is not text'}"
+        raise UploadError(words, next_step=SIGN_IN) from None
     except OIDCError:
         raise UploadError("HF_OIDC_RESOURCE is set, and no token could be had for it", next_step=SIGN_IN) from None
     if not token:
@@ -29,7 +33,7 @@ def _read(file: Path) -> str:
         return file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not text"
-        shown = f" {file}" if file.exists() else ""  # otherwise it may be the token itself
+        shown = f" {file}" if os.path.exists(file) else ""  # otherwise it may be the token itself
         raise UploadError(
             f"the token file{shown} cannot be read: {reason}", next_step="name a file that holds the token alone"
         ) from None

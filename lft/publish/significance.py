@@ -1,13 +1,17 @@
 """Whether tuned beats base by more than chance: the paired bootstrap (Koehn 2004, https://aclanthology.org/W04-3250)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 RESAMPLES = 10_000
+FEWEST_ITEMS = 6
+"""All of 5 items better is chance one time in 16 (sign test, two-sided), whatever the bootstrap of so few says."""
+SMALLEST = 1e-12
+"""Differences below are rounding."""
 CHUNK_ITEMS = 2**21
 """Items drawn at a time, all resamples together: 40 MB, however many items there are."""
 Numbers = NDArray[np.float64]
@@ -20,15 +24,17 @@ class Difference:
     mean: float
     low: float
     high: float
+    items: int
+    """Of so many items."""
 
     @property
     def is_significant(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return not self.low <= 0 <= self.high
+        """Whether the interval leaves out zero, and there are enough items for that to mean something."""
+        return self.items >= FEWEST_ITEMS and (self.low > 0 or self.high < 0)
 
     def to_dict(self) -> dict[str, float | bool]:
         """For a report."""
-        return {**asdict(self), "significant": self.is_significant}
+        return {"mean": self.mean, "low": self.low, "high": self.high, "significant": self.is_significant}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,8 @@ class Paired:
     def differences(self, sums: Numbers) -> Numbers:
         """Tuned minus base of sums of the columns (resamples, 3)."""
         base, tuned = self._of_sums(sums)
-        return np.asarray(tuned - base)
+        found = np.asarray(tuned - base)
+        return np.where(np.abs(found) < SMALLEST, 0.0, found)
 
     def _of_sums(self, sums: Numbers) -> tuple[Numbers, Numbers]:
         weights = np.maximum(sums[..., 2], np.finfo(np.float64).tiny)
@@ -73,9 +80,9 @@ def paired_differences(measured: Mapping[str, Paired], *, seed: int = 0) -> dict
     sums = np.concatenate([_sums(counts, columns) for counts in _draws(len(columns), seed)])
     found = {}
     for number, (name, each) in enumerate(measured.items()):
-        base, tuned = each.scores()
+        mean = each.differences(each.columns().sum(axis=0))
         low, high = np.percentile(each.differences(sums[:, 3 * number : 3 * number + 3]), [2.5, 97.5])
-        found[name] = Difference(tuned - base, float(low), float(high))
+        found[name] = Difference(float(mean), float(low), float(high), len(columns))
     return found
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from huggingface_hub.errors import RevisionNotFoundError
@@ -18,7 +19,7 @@ from lft.core.paths import looks_local
 from lft.core.run_dir import RunDir
 from lft.core.settings import UploadSettings
 from lft.core.words import counted, data_size
-from lft.publish.base_model import license_on_hub
+from lft.publish.base_model import License, license_on_hub
 from lft.publish.card import Adapter, card_text, is_own_card, write_card
 from lft.publish.hub_token import find_token
 from lft.publish.patience import persistently, reporting_trouble
@@ -75,8 +76,9 @@ def upload_adapter(
     try:
         with reporting_trouble(), _without_log_of_no_change():
             adapter = Adapter.in_folder(folder)
-            write_card(folder, repo_name, license_on_hub(api, adapter.base, adapter.base_revision))
-            files, seen = contents(folder, repo_name), list[str]()
+            license = license_on_hub(api, adapter.base, adapter.base_revision)
+            write_card(folder, repo_name, license)
+            files, seen = contents(folder, repo_name, license), list[str]()
             return persistently(lambda: _publish(api, wish, files, seen, announce), announce)
     except UploadError:
         raise
@@ -160,19 +162,29 @@ def _need_adapter(folder: Path) -> None:
         )
 
 
-def contents(folder: Path, repo_name: str) -> dict[str, Path | bytes]:
-    """What may leave the machine, by name; a base model's local path becomes its last part."""
+def contents(folder: Path, repo_name: str, license: License | None = None) -> dict[str, Path | bytes]:
+    """What may leave the machine, by name; a base model's local path becomes its last part. Raises UploadError."""
     found = {path.name: path for pattern in UPLOADED for path in folder.glob(pattern) if path.is_file()}
     picture = RunDir(folder).loss_picture
     files: dict[str, Path | bytes] = {**found, **({picture.name: picture} if picture.exists() else {})}
     for name, key in BASE_MODEL_KEYS.items():
-        notes = json.loads(found[name].read_text(encoding="utf-8")) if name in found else {}
+        notes = _notes(found[name]) if name in found else {}
         base = notes.get(key)
         if base and looks_local(base):
             files[name] = (json.dumps(notes | {key: Path(base).name}, indent=2) + "\n").encode()
     if not is_own_card(folder / "README.md"):
-        files["README.md"] = card_text(folder, repo_name).encode()
+        files["README.md"] = card_text(folder, repo_name, license).encode()
     return dict(sorted(files.items()))
+
+
+def _notes(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict):
+        raise UploadError(f"{path} is damaged: a JSON object is expected", next_step="train again, or mend the file")
+    return found
 
 
 def _sizes(files: dict[str, Path | bytes]) -> dict[str, int]:

@@ -48,7 +48,7 @@ class SharedWork:
         self.work, self._parts, self._claims, self._all = (
             work,
             run_dir.answers / digest,
-            attempt.claims,
+            attempt.claims / digest,
             run_dir.answers,
         )
         self._parts.mkdir(parents=True, exist_ok=True)

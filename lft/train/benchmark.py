@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lft.core.files import write_text
 from lft.core.order import WorkerOrder
+from lft.core.paths import expanded, looks_local
 from lft.data.prepared import Prepared
 from lft.train.answers import MODELS, Line, Model, Piece, SharedWork, pieces
 from lft.train.finetuner import LLMFineTuner
@@ -46,13 +48,14 @@ def questions(finetuner: LLMFineTuner, prepared: Prepared, limit: int) -> list[Q
     assert finetuner.tokenizer is not None
     rows = prepared.held_out if prepared.data.held_out else prepared.training
     is_text = prepared.manifest.style == "text"
-    rows = rows.take(np.flatnonzero((rows.column("answer_from") > 0) | is_text)[:limit])
+    # where a row was cut before its last answer, what is left asks for something else
+    starts, lengths = rows.column("answer_from"), rows.lengths
+    rows = rows.take(spread(np.flatnonzero(((starts > 0) & (starts < lengths)) | is_text), limit))
     answers_from = rows.column("answer_from")
     found = []
     for index, example in enumerate(prepared.examples(rows)):
         if is_text:
-            words = example.contents[0].split()
-            prompt, reference = " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
+            prompt, reference = halves(example.contents[0])
             asked = prompt_tokens(finetuner.tokenizer, "text", [prompt])[0]
         else:
             answer = max(turn for turn, role in enumerate(example.roles) if role == "assistant")
@@ -61,6 +64,20 @@ def questions(finetuner: LLMFineTuner, prepared: Prepared, limit: int) -> list[Q
         if asked and reference:
             found.append(Question(prompt, reference, asked, rows[index]))
     return found
+
+
+def spread(numbers: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """At most `limit` of them, evenly from all: the first ones would be of the first source alone."""
+    taken = min(limit, len(numbers))
+    return numbers[np.arange(taken) * len(numbers) // max(taken, 1)]
+
+
+def halves(text: str) -> tuple[str, str]:
+    """A text cut in two between words, or where it has no spaces, between characters."""
+    words = text.split()
+    if len(words) < 2:
+        return text[: len(text) // 2], text[len(text) // 2 :]
+    return " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
 
 
 def batches(asked: list[Question], batch_size: int) -> list[Piece]:
@@ -72,7 +89,7 @@ def digest(order: WorkerOrder, asked: list[Question], adapter: Path) -> str:
     """Of all that the answers depend on: answers with another digest are none to go on with."""
     settings, whole = order.settings, hashlib.sha256()
     facts = {
-        "model": settings.model.model_dump(mode="json"),
+        "model": [settings.model.model_dump(mode="json"), _files_of(settings.model.name)],
         "generation": [settings.benchmark.max_new_tokens, settings.benchmark.batch_size],
         "computed": [order.device, order.precision, order.strategy],
         "versions": [metadata.version(name) for name in ANSWERS_DEPEND_ON],
@@ -82,8 +99,18 @@ def digest(order: WorkerOrder, asked: list[Question], adapter: Path) -> str:
         whole.update(json.dumps(question.prompt_tokens).encode())
         whole.update(np.asarray(question.row["input_ids"]).tobytes() + np.asarray(question.row["labels"]).tobytes())
     for path in sorted(adapter.glob("adapter_*")):
-        whole.update(path.read_bytes())
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()[:16]
+
+
+def _files_of(model: str) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of the files of a base model on this machine, which may have been replaced."""
+    path = expanded(model)
+    if not looks_local(model):
+        return []
+    files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
+    return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files]
 
 
 def answer_share(

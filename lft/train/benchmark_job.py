@@ -1,5 +1,6 @@
 """The job of answering and scoring; apart from that of training, which does not need the second that importing it takes."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     if not asked:
         finetuner.announce("benchmark  no held-out row has a prompt and an answer; see data.held_out")
         return {}
+    tell_unscored(finetuner, asked)
     digest = bench.digest(order, asked, Path(finetuner.output_dir))
     work = SharedWork(RunDir(settings.output_dir), attempt, digest, bench.batches(asked, settings.benchmark.batch_size))
     if work.found:
@@ -75,4 +77,14 @@ def tell_cut(finetuner: LLMFineTuner, asked: list[bench.Question], max_new_token
         finetuner.announce(
             f"benchmark  {counted(cut, 'prompt')} of more than {most:,} tokens asked without the beginning, to leave room for "
             f"an answer of {max_new_tokens} (benchmark.max_new_tokens)"
+        )
+
+
+def tell_unscored(finetuner: LLMFineTuner, asked: list[bench.Question]) -> None:
+    """The reference implementation of ROUGE drops every letter that is not one of a to z."""
+    unscored = sum(not re.search("[a-z0-9]", question.reference.lower()) for question in asked)
+    if unscored:
+        finetuner.announce(
+            f"benchmark  ROUGE counts words of a to z and 0 to 9 alone; {unscored:,} of {len(asked):,} texts have none: "
+            "go by the loss, or name a metric of your own (benchmark.metrics)"
         )

@@ -6,7 +6,7 @@ The scores are those of the reference implementation, rouge-score (Lin 2004, htt
 import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 
 import datasets
@@ -37,22 +37,38 @@ class Rouge(evaluate.Metric):  # type: ignore[misc]  # evaluate has no types
         )
 
     def _compute(
-        self, predictions: list[str], references: list[str], names: Sequence[str] = NAMES, processes: int = 1
+        self,
+        predictions: list[str],
+        references: list[str],
+        names: Sequence[str] = NAMES,
+        processes: int = 1,
+        between: Callable[[], None] = lambda: None,
     ) -> Scores:
         parts = [
             (tuple(names), predictions[start : start + PART], references[start : start + PART])
             for start in range(0, len(predictions), PART)
         ]
-        scored = _in_processes(parts, min(processes, len(parts)))
+        scored = []
+        for part in _in_processes(parts, min(processes, len(parts))):
+            scored.append(part)
+            between()
         return {name: [score for part in scored for score in part[name]] for name in names}
 
 
 def rouge_scores(
-    predictions: Sequence[str], references: Sequence[str], *, names: Sequence[str] = NAMES, processes: int = 1
+    predictions: Sequence[str],
+    references: Sequence[str],
+    *,
+    names: Sequence[str] = NAMES,
+    processes: int = 1,
+    between: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """The scores of each pair, computed by so many processes; the same for any number of them."""
+    """The scores of each pair, computed by so many processes; the same for any number of them.
+
+    `between` is called after every 64 pairs, and may raise.
+    """
     scores: Scores = Rouge(keep_in_memory=True).compute(
-        predictions=list(predictions), references=list(references), names=names, processes=processes
+        predictions=list(predictions), references=list(references), names=names, processes=processes, between=between
     )
     return scores
 
@@ -65,12 +81,16 @@ def mean_scores(scores: Scores) -> dict[str, float]:
 Part = tuple[tuple[str, ...], list[str], list[str]]
 
 
-def _in_processes(parts: list[Part], processes: int) -> list[Scores]:
+def _in_processes(parts: list[Part], processes: int) -> Iterator[Scores]:
     if processes < 2:
-        return [_score(part) for part in parts]
+        yield from map(_score, parts)
+        return
     context = multiprocessing.get_context("fork")  # what is imported is there already; the work is Python alone
     with ProcessPoolExecutor(processes, mp_context=context, initializer=_be_helper, initargs=(os.getpid(),)) as pool:
-        return list(pool.map(_score, parts))
+        try:
+            yield from pool.map(_score, parts)
+        finally:
+            pool.shutdown(cancel_futures=True)  # where `between` has raised
 
 
 def _be_helper(parent: int) -> None:

@@ -1,7 +1,5 @@
 """Scores of base and tuned model from their answers, each difference with its interval."""
 
-import re
-import string
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -19,6 +17,7 @@ SHORT_WORDS = 5
 """Exact match is measured where at least half of the expected answers have at most so many words."""
 METRIC_RESAMPLES = 1_000
 """Of a metric that gives one number for all answers: it is computed anew for each."""
+QUOTES, ENDS = "\"'`\u201c\u201d\u2018\u2019 ", ".,;:!? "
 Texts = list[str]
 
 
@@ -39,7 +38,8 @@ def score(
     answers = {model: [str(line["answer"]) for line in lines[model]] for model in MODELS}
     measured = _losses(lines)
     if ROUGE in metrics:
-        rouge = rouge_scores(answers["base"] + answers["tuned"], references * 2, names=ALL_NAMES, processes=processes)
+        both = answers["base"] + answers["tuned"]
+        rouge = rouge_scores(both, references * 2, names=ALL_NAMES, processes=processes, between=between)
         half = len(references)
         measured |= {name: Paired(values[:half], values[half:]) for name, values in rouge.items()}
     between()
@@ -71,8 +71,12 @@ def _is_same(answer: str, reference: str) -> float:
 
 
 def _plain(text: str) -> str:
-    """In lower case, white space as one blank, without punctuation around it; articles stay: "A" may be the answer."""
-    return re.sub(r"\s+", " ", text).strip(string.punctuation + " ").casefold()
+    """In lower case, white space as one blank, without quotes around it and a sentence's end behind it.
+
+    Signs stay ("-5", "C++", "50 %"), articles too ("A"): they may be the answer.
+    """
+    words = " ".join(text.split()).casefold()
+    return words.strip(QUOTES).rstrip(ENDS).strip(QUOTES).strip() or words
 
 
 def _measure(
@@ -92,7 +96,11 @@ def _measure(
         found.append({name: now[1][name] - now[0][name] for name in names if name in now[0] and name in now[1]})
     ends = {name: interval([difference[name] for difference in found if name in difference]) for name in names}
     return each, {
-        name: (base.whole[name], tuned.whole[name], Difference(tuned.whole[name] - base.whole[name], *ends[name]))
+        name: (
+            base.whole[name],
+            tuned.whole[name],
+            Difference(tuned.whole[name] - base.whole[name], *ends[name], len(references)),
+        )
         for name in names
     }
 

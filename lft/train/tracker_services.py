@@ -33,9 +33,13 @@ def _wandb_address(wandb: Any) -> str:
     return wandb.run.sync_dir if wandb.run.offline else str(wandb.run.url)
 
 
+def without_credentials(text: str) -> str:
+    """A text without the names and passwords that stand before the hosts of its addresses."""
+    return re.sub(r"//[^/\s]*@", "//", text)
+
+
 def _mlflow_address(mlflow: Any) -> str:
-    """Without what a name and password before the host would show."""
-    info, server = mlflow.active_run().info, re.sub("//[^/]*@", "//", mlflow.get_tracking_uri())
+    info, server = mlflow.active_run().info, without_credentials(mlflow.get_tracking_uri())
     return f"{server}, experiment {info.experiment_id}, run {info.run_id}"
 
 

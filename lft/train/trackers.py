@@ -20,7 +20,7 @@ from lft.core.files import write_text
 from lft.core.rank import with_defaults
 from lft.core.run_dir import RunDir
 from lft.core.trackers import PACKAGES, Tracker, missing_trackers
-from lft.train.tracker_services import service_of, trackio_name, wandb_folder
+from lft.train.tracker_services import service_of, trackio_name, wandb_folder, without_credentials
 
 SECONDS_BETWEEN_FLUSHES = 10
 """Of TensorBoard's files, which are looked at while training goes on; the writer's own default is 120."""
@@ -71,12 +71,12 @@ class Telling(TrainerCallback):
             begun.result(START_SECONDS)
         except Exception as error:
             self._is_over = True
-            words = str(error) or f"no answer within {START_SECONDS:.0f} s"
+            words = without_credentials(str(error)) or f"no answer within {START_SECONDS:.0f} s"
             if self._memory.goes_on:
                 logger.warning("%s is told nothing: it did not start: %s", self.name, words)
                 return
             way_out = f"see what {self.name} needs, or leave it out of training.trackers"
-            raise PreflightError(f"the tracker {self.name} did not start: {words}", next_step=way_out) from error
+            raise PreflightError(f"the tracker {self.name} did not start: {words}", next_step=way_out) from None
         OPEN.append(self)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -136,7 +136,8 @@ class Telling(TrainerCallback):
                 tell(*arguments, **named)
             except Exception as error:
                 self._is_over = True
-                logger.warning("%s is told nothing more: %s: %s", self.name, type(error).__name__, error)
+                words = without_credentials(f"{type(error).__name__}: {error}")
+                logger.warning("%s is told nothing more: %s", self.name, words)
 
         return self._thread.submit(pass_on)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from lft.cli.finished import finished_plan
 from lft.cli.main import run
 from lft.cli.to_benchmark import benchmark_elsewhere, benchmark_of_run
 from lft.core.errors import SettingsError
@@ -73,6 +74,27 @@ def test_an_adapter_from_elsewhere_is_asked_all_rows_with_the_template_it_brings
     plan = benchmark_elsewhere(Path("unnamed"), dict(own), ())
     assert (plan.settings.model.name, plan.settings.output_dir) == ("c/d", tmp_path / "there")
     assert benchmark_again(plan).startswith(f"lft benchmark {tmp_path / 'unnamed'} --dataset {tmp_path / 'rows.jsonl'}")
+
+
+def test_what_finishes_a_benchmark_asks_the_same_again(tmp_path: Path) -> None:
+    own = DATASET | {"benchmark.num_prompts": ("--num-prompts", 7), "model.name": ("--model", "c/d")}
+    plan = benchmark_elsewhere(Path("adapter"), dict(own), ("data.max_length=64",))
+    again = benchmark_again(plan)
+    assert "--model c/d" in again
+    assert again.endswith("--set data.max_length=64 --set benchmark.num_prompts=7")
+    plan = benchmark_of_run(out := finished(tmp_path), {"benchmark.num_prompts": ("--num-prompts", 9)}, ())
+    ran_out = WorkerReport(ok=False, rank=0, stage="answering", exit_code=67)
+    trained = finished_plan(out).settings
+    assert benchmark_again(plan, run=trained) == f"lft benchmark {out} --set benchmark.num_prompts=9"
+    assert benchmark_again(plan, ran_out, trained).endswith("num_prompts=9 --set benchmark.batch_size=16")
+
+
+@pytest.mark.parametrize("folder", ["out", "adapter"])
+def test_a_run_s_report_is_not_overwritten_by_that_of_other_rows(folder: str, tmp_path: Path) -> None:
+    finished(tmp_path)
+    there: dict[str, tuple[str, object]] = {**DATASET, "output_dir": ("--output-dir", folder)}
+    with pytest.raises(SettingsError, match="whose own report this one would overwrite"):
+        benchmark_elsewhere(Path("adapter"), there, ())
 
 
 def finished(tmp_path: Path) -> Path:

@@ -45,6 +45,10 @@ def test_the_interval_has_the_width_that_theory_gives() -> None:
         ([0.0] * 9, [0.1] * 9, True),
         ([0.1] * 9, [0.0] * 9, True),
         ([0.0, 0.5, 1.0], [0.9, 0.2, 0.6], False),
+        ([0.0] * 5, [0.1] * 5, False),
+        ([0.0] * 6, [0.1] * 6, True),
+        ([0.3] * 9, [0.1 + 0.2] * 9, False),
+        ([float("nan")] * 9, [0.2] * 9, False),
         (scores(100, seed=1), scores(100, seed=2), False),
     ],
 )

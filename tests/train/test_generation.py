@@ -5,6 +5,7 @@ import math
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from rouge_score.rouge_scorer import RougeScorer
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from lft.data.example import Example
 from lft.data.token_block import Tokenization, TokenRules
-from lft.train.benchmark import Question
+from lft.train.benchmark import Question, halves, spread
 from lft.train.benchmark_job import tell_cut
 from lft.train.finetuner import LLMFineTuner
 from lft.train.generation import answer_all, generate_answers, greedy, length_batches, prompt_tokens, room
@@ -90,6 +91,17 @@ def test_prompts_that_are_asked_without_their_beginning_are_counted_aloud() -> N
     ]
     tell_cut(finetuner, asked[:2], max_new_tokens=20)
     assert len(said) == 1
+
+
+def test_prompts_are_taken_from_all_rows_evenly() -> None:
+    assert spread(np.arange(10), 4).tolist() == [0, 2, 5, 7]
+    assert spread(np.arange(3), 4).tolist() == [0, 1, 2]
+    assert spread(np.arange(0), 4).tolist() == []
+
+
+def test_a_text_is_cut_in_two_between_words_or_characters() -> None:
+    assert halves("one two  three four") == ("one two", "three four")
+    assert halves("\u4e00\u4e8c\u4e09\u56db") == ("\u4e00\u4e8c", "\u4e09\u56db")
 
 
 def test_batches_hold_similar_lengths_and_every_row_once_the_longest_first() -> None:

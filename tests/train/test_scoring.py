@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
+from lft.cli.results import score_lines
 from lft.core.errors import PreflightError
+from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.train import scoring
 from lft.train.answers import Line, Model, SharedWork, pieces
@@ -65,7 +67,7 @@ def test_rouge_is_the_mean_of_what_rouge_score_says_of_each_pair() -> None:
         each = [scorer.score(reference, text) for reference, text in zip(REFERENCES, texts, strict=True)]
         for name in names:
             assert found[model][name] == pytest.approx(sum(one[name].fmeasure for one in each) / 4, abs=1e-15)
-    assert found["difference"]["rougeL"]["significant"]
+    assert found["difference"]["rougeL"]["low"] > 0
     assert "rouge1" not in answered(metrics=[])["base"]
 
 
@@ -79,7 +81,26 @@ def test_perplexity_is_that_of_the_loss_of_a_trained_token_with_an_interval_of_i
     assert difference["low"] < difference["mean"] < difference["high"] < 0
 
 
-def test_exact_match_overlooks_case_space_and_punctuation_around_and_needs_short_answers() -> None:
+@pytest.mark.parametrize(
+    ("answer", "expected", "same"),
+    [
+        ("  To  run\nfast. ", "to run fast", True),
+        ('"Yes!"', "yes", True),
+        ("\u201cyes\u201d", "Yes.", True),
+        ("-5", "5", False),
+        ("C++", "C", False),
+        (".5", "5", False),
+        ("50%", "50", False),
+        ("", "..", False),
+        ("+", "-", False),
+    ],
+)
+def test_exact_match_overlooks_how_a_sentence_is_written_and_no_sign(answer: str, expected: str, same: bool) -> None:
+    found: dict[Model, list[Line]] = {"base": lines([answer], [1.0], [1]), "tuned": lines([answer], [1.0], [1])}
+    assert score([expected], found, [], [])["base"]["exact_match"] == float(same)
+
+
+def test_exact_match_needs_short_answers() -> None:
     found = answered()
     assert (found["base"]["exact_match"], found["tuned"]["exact_match"]) == (0.0, 0.75)
     long = "this one is much too long to be said again word for word"
@@ -153,3 +174,13 @@ def test_each_piece_is_taken_once_kept_whole_and_found_again_by_the_next_attempt
     assert list(late.take()) == []
     assert late.done() == len(work)
     assert SharedWork(run_dir, Attempt(tmp_path / "run" / "attempt-2"), "other", work).found == 0
+
+
+def test_a_loss_that_is_no_number_reaches_the_report_and_shows_no_difference(tmp_path: Path) -> None:
+    found: dict[Model, list[Line]] = {"base": lines(BASE[:1], [math.nan], [2]), "tuned": lines(TUNED[:1], [1.0], [2])}
+    scores = score(REFERENCES[:1], found, [], [])
+    assert scores["difference"]["loss"]["significant"] is False
+    WorkerReport(ok=True, rank=0, stage="scoring", metrics={"benchmark": scores}).save(tmp_path / "report.json")
+    kept = WorkerReport.load(tmp_path / "report.json").metrics["benchmark"]
+    assert math.isnan(kept["base"]["loss"])
+    assert "nan" in "\n".join(score_lines(kept | {"prompts": 1}, 80))
