@@ -11,13 +11,14 @@ from lft.cli.options import given_flags, job_options, node_options, resume_optio
 from lft.cli.run_argument import run_argument
 from lft.cli.submit import check, send
 from lft.core.allocation import slurm_allocation
-from lft.core.errors import DONE, SAVED, SettingsError
+from lft.core.errors import DONE, SAVED, PreflightError, SettingsError
 from lft.core.model_facts import read_model_facts
 from lft.core.rank import slurm_variables
 from lft.core.run_dir import RunDir
 from lft.core.settings import RunSettings
 from lft.core.settings_file import read_settings
-from lft.launch.follow import existing_run, submitted_run
+from lft.launch.follow import benchmark_here, existing_run, submitted_run
+from lft.launch.restart import benchmark_again
 from lft.launch.slurm import requeues_by_exit_code
 from lft.launch.submission import job_ids, write_job
 from lft.plan.sbatch_script import SETTINGS
@@ -44,6 +45,10 @@ def command(
     if waiting is not None:
         return submit_again(read_settings(waiting.slurm / SETTINGS, given_flags(flags), sets))
     run_dir = existing_run(output_dir)
+    benchmark = benchmark_here(run_dir)
+    if benchmark is not None:
+        what = f"{output_dir} holds a benchmark of {benchmark.adapter}, and no training to go on with"
+        raise PreflightError(what, next_step=benchmark_again(benchmark))
     settings = _settings(run_dir, sets, flags)
     if job_ids(run_dir) and not dry_run and slurm_allocation(slurm_variables()) is None:
         return submit_again(settings)

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from lft.core.errors import DONE
 from lft.core.words import clock, counted, duration, rank_names
 from lft.launch.ending import told_end
 from lft.launch.follow import AttemptStatus, Progress, RankBeat, RunStatus, seconds_since
@@ -103,6 +104,8 @@ def next_step(status: RunStatus, output_dir: Path) -> str:
         return f"{typed('benchmark', output_dir)}     compares base and tuned model again"
     if status.is_trained:
         return f"{typed('upload', output_dir)} --repo-name USER/NAME     shares the adapter"
+    if newest.outcome is not None and newest.outcome.exit_code == DONE:
+        return f"{typed('report', output_dir)} --open"
     if newest.outcome is not None and newest.outcome.failure is not None:
         return f"{typed('why', output_dir)}     then: {typed('resume', output_dir)}"
     return typed("resume", output_dir)

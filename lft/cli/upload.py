@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from lft.cli.finished import finished_plan
 from lft.cli.run_argument import run_argument
+from lft.cli.story import typed
 from lft.core.errors import NEXT, STOPPED, SettingsError
 from lft.core.settings import UploadSettings
 
@@ -31,7 +32,9 @@ def command(output_dir: Path, dry_run: bool, **given: Any) -> int:
     settings = finished_plan(output_dir).settings
     wish = _wish(settings.upload, {key: value for key, value in given.items() if value is not None})
     if wish.repo_name is None:
-        raise SettingsError(["no repository is named"], next_step=f"lft upload {output_dir} --repo-name USER/NAME")
+        raise SettingsError(
+            ["no repository is named"], next_step=f"{typed('upload', output_dir)} --repo-name USER/NAME"
+        )
     from lft.core.run_dir import RunDir
     from lft.launch.uploading import remember_upload
     from lft.publish.upload import listing, upload_adapter

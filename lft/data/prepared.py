@@ -1,5 +1,6 @@
 """Prepared data, opened: rows as tokens, memory-mapped, split into training and held-out ones."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,6 +52,12 @@ class Prepared:
     def held_out(self) -> TokenRows:
         """The rows kept out of training. Raises DataError where there are no others."""
         return self.rows.take(self._sides[1])
+
+    @property
+    def held_out_digest(self) -> str:
+        """The same where the same rows are held out."""
+        content = np.sort(self.held_out.column("content"))
+        return hashlib.sha256(content.tobytes()).hexdigest()[:16]
 
     def dataset(self) -> "Dataset":
         """The rows with something to train, held out or not, as a memory-mapped data set of input_ids and labels."""

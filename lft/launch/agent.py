@@ -150,7 +150,8 @@ class Agent:
             if ended is not None and ended.failure is None:
                 return ended
             if ended is not None and ended.failure is not None:
-                problems.append(f"benchmark failed: {ended.failure.report.message}; again: {ended.next_step}")
+                failed = ended.failure.report
+                problems.append(f"benchmark failed: {failed.message}; again: {self._benchmark_again(failed)}")
         report, report_problem = self._report() if "report" in tasks else (None, "")
         problems += [report_problem] if report_problem else []
         uploaded, upload_problem, again = "", "", shlex.join(["lft", "upload", str(settings.output_dir)])
@@ -207,7 +208,7 @@ class Agent:
         page_problem(run_dir)  # for the picture on the card; how the attempt ends is not known yet, and written later
         try:
             if self.plan.adapter is None:
-                write_card(settings.output_dir, settings.upload.repo_name)
+                write_card(settings.output_dir, settings.upload.repo_name, revision=settings.upload.revision)
         except OSError as error:
             return report, f"the model card was not written: {error}"
         return report, ""
@@ -235,7 +236,8 @@ class Agent:
             return None
         code = failure.report.exit_code
         if job == "benchmark":
-            again = self._benchmark_again(failure.report)
+            says_it_itself = code != OUT_OF_MEMORY and not may_pass(failure.report)
+            again = "" if says_it_itself else self._benchmark_again(failure.report)
         else:
             smaller = self._smaller_run(failure.report) if code == OUT_OF_MEMORY else None
             again = next_step(failure.report, plan, resume_point(plan.run_dir).checkpoint, smaller)

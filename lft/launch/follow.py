@@ -167,6 +167,13 @@ def read_plan(attempt: Attempt) -> LaunchPlan:
         raise PreflightError(f"{attempt.plan} cannot be read: {error}") from None
 
 
+def benchmark_here(run_dir: RunDir) -> LaunchPlan | None:
+    """The plan of a folder in which nothing was trained but an adapter from elsewhere benchmarked. Raises PreflightError."""
+    attempts = run_dir.attempts()
+    plan = read_plan(attempts[-1]) if attempts and not training_attempts(run_dir) else None
+    return plan if plan is not None and plan.adapter is not None else None
+
+
 def start_of(attempt: Attempt) -> Path | None:
     """The checkpoint an attempt went on from; None for the first step, or where that cannot be read."""
     try:

@@ -11,7 +11,17 @@ from lft.core.order import Job, WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.settings import BenchmarkSettings, RunSettings
 from lft.launch.ending import told_end
-from lft.launch.follow import AttemptStatus, Launcher, is_trained, read_plan, read_status, start_of, training_attempts
+from lft.launch.follow import (
+    AttemptStatus,
+    Launcher,
+    benchmark_here,
+    is_trained,
+    read_plan,
+    read_status,
+    start_of,
+    training_attempts,
+)
+from lft.launch.restart import benchmark_again
 from lft.plan.launch_plan import LaunchPlan
 from lft.publish.card import Adapter
 from lft.publish.history import read_history
@@ -24,7 +34,8 @@ PARTS = ("weights", "activations", "logits", "adapters", "gradients", "optimizer
 
 def read_facts(run_dir: RunDir) -> RunFacts:
     """Everything about a run that has an attempt. Raises PreflightError where its plan cannot be read."""
-    plan = read_plan((training_attempts(run_dir) or run_dir.attempts())[0])
+    elsewhere = benchmark_here(run_dir)
+    plan = elsewhere or read_plan((training_attempts(run_dir) or run_dir.attempts())[0])
     memory = plan.memory.model_dump(include=set(PARTS)) if plan.memory else {}
     report = _report(run_dir, plan)
     return RunFacts(
@@ -37,6 +48,7 @@ def read_facts(run_dir: RunDir) -> RunFacts:
         memory_unit=plan.memory.unit if plan.memory else "",
         attempts=tuple(map(_attempt, reversed(read_status(run_dir).attempts), run_dir.attempts())),
         history=read_history(run_dir.events / "rank-0.jsonl", _began(run_dir)),
+        again=benchmark_again(elsewhere) if elsewhere else "",
         style=Adapter.in_folder(run_dir.output_dir).style,
     )
 
@@ -87,7 +99,7 @@ def measured(job: Job, attempts: Sequence[Attempt], first_rank: int = 0) -> list
 
 def _report(run_dir: RunDir, plan: LaunchPlan) -> Report:
     """The run's report.json; for a run without one, what is known so far."""
-    written = read_report(run_dir) if is_trained(run_dir) else None
+    written = read_report(run_dir) if is_trained(run_dir) or plan.adapter else None
     if written is not None:
         return written
     training = measured("train", run_dir.attempts()) if is_trained(run_dir) else []

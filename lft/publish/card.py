@@ -47,7 +47,9 @@ class Adapter:
         )
 
 
-def write_card(output_dir: Path, repo_name: str | None = None, license: License | None = None) -> None:
+def write_card(
+    output_dir: Path, repo_name: str | None = None, license: License | None = None, revision: str | None = None
+) -> None:
     """Write README.md for the adapter in `output_dir`, unless someone has made it their own.
 
     Nothing in it names a path of this machine. The same adapter and report give the same text, so that uploading twice
@@ -55,7 +57,7 @@ def write_card(output_dir: Path, repo_name: str | None = None, license: License 
     """
     path = output_dir / "README.md"
     if not is_own_card(path):
-        write_text(path, card_text(output_dir, repo_name, license))
+        write_text(path, card_text(output_dir, repo_name, license, revision))
 
 
 def is_own_card(path: Path) -> bool:
@@ -63,10 +65,13 @@ def is_own_card(path: Path) -> bool:
     return path.exists() and MARK not in path.read_text(encoding="utf-8", errors="replace")
 
 
-def card_text(output_dir: Path, repo_name: str | None, license: License | None = None) -> str:
+def card_text(
+    output_dir: Path, repo_name: str | None, license: License | None = None, revision: str | None = None
+) -> str:
     """The card: metadata, loss picture, results with their intervals, use, data, training, how it was made.
 
     `license` is that of the base model; without it, the one that the base model's files or the card before this one name.
+    `revision` is the branch of the repository that the adapter is on, if it is not main.
     """
     adapter = Adapter.in_folder(output_dir)
     before = card_metadata(output_dir / "README.md")
@@ -80,7 +85,7 @@ def card_text(output_dir: Path, repo_name: str | None, license: License | None =
         _summary(adapter),
         *(["![loss while training](loss.png)"] if adapter.has_picture else []),
         *result_section(adapter.report),
-        *usage_section(adapter.base, adapter.base_revision, adapter.style, repo_name),
+        *usage_section(adapter.base, adapter.base_revision, adapter.style, repo_name, revision),
         *data_section(adapter.report, adapter.style),
         *training_section(adapter.report),
         *making_section(adapter.report, license),

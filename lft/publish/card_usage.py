@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 adapter = {adapter}
 base = AutoModelForCausalLM.from_pretrained({base}, dtype="auto", device_map="auto")
-model = PeftModel.from_pretrained(base, adapter)
-tokenizer = AutoTokenizer.from_pretrained(adapter)
+model = PeftModel.from_pretrained(base, adapter{at})
+tokenizer = AutoTokenizer.from_pretrained(adapter{at})
 
 {prompt}
 answer = model.generate(**inputs, max_new_tokens=128, do_sample=False)
@@ -47,18 +47,21 @@ def usage_here(folder: Path, style: str) -> str:
     return _program(style, str(folder))
 
 
-def _program(style: str, adapter: str, base: str = "") -> str:
+def _program(style: str, adapter: str, base: str = "", revision: str | None = None) -> str:
     """`base` are the arguments that load it; without them it is the one that the adapter names."""
     named = base or "PeftConfig.from_pretrained(adapter).base_model_name_or_path"
     imports, prompt = "PeftModel" if base else "PeftConfig, PeftModel", _PROMPTS[_known(style)]
-    return _LOAD.format(imports=imports, adapter=literal(adapter), base=named, prompt=prompt)
+    at = f", revision={literal(revision)}" if revision else ""
+    return _LOAD.format(imports=imports, adapter=literal(adapter), base=named, prompt=prompt, at=at)
 
 
 def _known(style: str) -> str:
     return style if style in _PROMPTS else "pair"
 
 
-def usage_section(base: str, base_revision: str | None, style: str, repo_name: str | None) -> list[str]:
+def usage_section(
+    base: str, base_revision: str | None, style: str, repo_name: str | None, revision: str | None = None
+) -> list[str]:
     """How to load the adapter, ask it, and merge it: from the Hub, or in its folder where it has no repository yet."""
     is_gguf, name, named = base.lower().endswith(".gguf"), Path(base).name, ""
     needed = "peft transformers gguf" if is_gguf and repo_name else "peft transformers"
@@ -73,6 +76,6 @@ def usage_section(base: str, base_revision: str | None, style: str, repo_name: s
         words.append(f"The base model is not on the Hub: {code(name)} stands for its folder.")
     if repo_name is None:
         words.append("In this folder:")
-    program = f"```python\n{_program(style, repo_name or '.', named)}\n```"
+    program = f"```python\n{_program(style, repo_name or '.', named, revision if repo_name else None)}\n```"
     # transformers keeps a GGUF file's model marked as quantized, and does not save it
     return ["## Use", " ".join(words), program, *([] if repo_name and is_gguf else [_MERGE])]

@@ -200,6 +200,8 @@ def utc(seconds: float) -> str:
 
 def commands(facts: RunFacts) -> list[tuple[str, str]]:
     """What to type, and what for."""
+    if facts.again:
+        return [("compares base and tuned model again", facts.again)]
     folder = str(facts.output_dir)
     settings = str(RunDir(facts.output_dir).settings)
     found = [("repeats the run", shlex.join(["lft", "launch", settings, "--output-dir", f"{folder}-again"]))]

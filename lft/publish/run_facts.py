@@ -54,6 +54,8 @@ class RunFacts:
     attempts: tuple[AttemptFacts, ...]
     """The first one first; at least one."""
     history: History
+    again: str
+    """What measures it again, where nothing was trained here but an adapter from elsewhere was benchmarked."""
     style: str
     """How prompts were written: chat, pair or text."""
 

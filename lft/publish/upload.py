@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants
-from huggingface_hub.errors import RevisionNotFoundError
+from huggingface_hub.errors import HFValidationError, RevisionNotFoundError
+from huggingface_hub.utils import validate_repo_id
 
 from lft.core.errors import UploadError
 from lft.core.paths import looks_local
@@ -77,8 +78,8 @@ def upload_adapter(
         with reporting_trouble(), _without_log_of_no_change():
             adapter = Adapter.in_folder(folder)
             license = license_on_hub(api, adapter.base, adapter.base_revision)
-            write_card(folder, repo_name, license)
-            files, seen = contents(folder, repo_name, license), list[str]()
+            write_card(folder, repo_name, license, wish.revision)
+            files, seen = contents(folder, repo_name, license, wish.revision), list[str]()
             return persistently(lambda: _publish(api, wish, files, seen, announce), announce)
     except UploadError:
         raise
@@ -142,7 +143,12 @@ def _newest_commit(api: HfApi, wish: UploadSettings, announce: Callable[[str], N
 def listing(folder: Path, wish: UploadSettings) -> list[str]:
     """What an upload would send, and where; without a network, and nothing is written. Raises UploadError."""
     _need_adapter(folder)
-    sizes = _sizes(contents(folder, str(wish.repo_name)))
+    try:
+        validate_repo_id(str(wish.repo_name))
+    except HFValidationError as error:
+        message, next_step = explain(error, str(wish.repo_name), "")
+        raise UploadError(message, next_step=next_step) from None
+    sizes = _sizes(contents(folder, str(wish.repo_name), revision=wish.revision))
     width = max(map(len, sizes))
     made = ", made if it does not exist" if wish.create_new else ""
     visible = ", private" if wish.private else ""
@@ -162,7 +168,9 @@ def _need_adapter(folder: Path) -> None:
         )
 
 
-def contents(folder: Path, repo_name: str, license: License | None = None) -> dict[str, Path | bytes]:
+def contents(
+    folder: Path, repo_name: str, license: License | None = None, revision: str | None = None
+) -> dict[str, Path | bytes]:
     """What may leave the machine, by name; a base model's local path becomes its last part. Raises UploadError."""
     found = {path.name: path for pattern in UPLOADED for path in folder.glob(pattern) if path.is_file()}
     picture = RunDir(folder).loss_picture
@@ -173,7 +181,7 @@ def contents(folder: Path, repo_name: str, license: License | None = None) -> di
         if base and looks_local(base):
             files[name] = (json.dumps(notes | {key: Path(base).name}, indent=2) + "\n").encode()
     if not is_own_card(folder / "README.md"):
-        files["README.md"] = card_text(folder, repo_name, license).encode()
+        files["README.md"] = card_text(folder, repo_name, license, revision).encode()
     return dict(sorted(files.items()))
 
 

@@ -6,6 +6,7 @@ for all ranks alike, so the scores do not depend on the number of ranks.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -73,11 +74,12 @@ def spread(numbers: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
 
 
 def halves(text: str) -> tuple[str, str]:
-    """A text cut in two between words, or where it has no spaces, between characters."""
-    words = text.split()
-    if len(words) < 2:
-        return text[: len(text) // 2], text[len(text) // 2 :]
-    return " ".join(words[: len(words) // 2]), " ".join(words[len(words) // 2 :])
+    """A text cut in two, at the white space next to its middle; where it has none, between characters."""
+    text = text.strip()
+    middle = len(text) // 2
+    spaces = [found.span() for found in re.finditer(r"\s+", text)]
+    start, end = min(spaces, key=lambda span: abs(span[0] - middle), default=(middle, middle))
+    return text[:start], text[end:]
 
 
 def batches(asked: list[Question], batch_size: int) -> list[Piece]:

@@ -1,13 +1,17 @@
 """The job of answering and scoring; apart from that of training, which does not need the second that importing it takes."""
 
 import re
+import shlex
 import time
 from pathlib import Path
 from typing import Any
 
+from lft.core.errors import DataError
 from lft.core.hardware import cpu_cores
+from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.words import counted
+from lft.data.prepared import Prepared
 from lft.train import benchmark as bench
 from lft.train.answers import MODELS, SharedWork
 from lft.train.finetuner import LLMFineTuner
@@ -24,6 +28,7 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     finetuner = make_finetuner(desk)
     metrics = load_metrics(settings.benchmark.metrics) if desk.rank.is_main else []
     prepared = prepared_data(finetuner, desk)
+    check_held_out(prepared, desk)
     finetuner.load_tokenizer(revision=settings.model.revision, trust_remote_code=settings.model.trust_remote_code)
     asked = bench.questions(finetuner, prepared, settings.benchmark.num_prompts)
     if not asked:
@@ -88,3 +93,24 @@ def tell_unscored(finetuner: LLMFineTuner, asked: list[bench.Question]) -> None:
             f"benchmark  ROUGE counts words of a to z and 0 to 9 alone; {unscored:,} of {len(asked):,} texts have none: "
             "go by the loss, or name a metric of your own (benchmark.metrics)"
         )
+
+
+def check_held_out(prepared: Prepared, desk: Desk) -> None:
+    """Raise DataError where a run's data has changed since: rows it was trained on would be asked as held out.
+
+    What was trained on is read from the newest report of a training; a node that has none believes the others.
+    """
+    settings = desk.order.settings
+    if desk.order.adapter is not None or not settings.data.held_out:
+        return
+    for attempt in reversed(RunDir(settings.output_dir).attempts()):
+        path = attempt.report("train", 0)
+        trained = WorkerReport.load(path).metrics.get("held_out_digest") if path.exists() else None
+        if trained == prepared.held_out_digest:
+            return
+        if trained is not None:
+            elsewhere = shlex.join(["lft", "benchmark", str(settings.output_dir), "--dataset", "SOURCE"])
+            raise DataError(
+                "the data has changed since the training, and so have the rows that are held out of it",
+                next_step=f"put it back, or benchmark on any rows: {elsewhere}",
+            )

@@ -110,7 +110,7 @@ def train(desk: Desk) -> dict[str, Any]:
         ),
     )
     leave()
-    return _training_metrics(finetuner, progress, audit, desk)
+    return _training_metrics(finetuner, progress, audit, prepared.held_out_digest, desk)
 
 
 def make_finetuner(desk: Desk) -> LLMFineTuner:
@@ -181,7 +181,9 @@ def _measured_precision(finetuner: LLMFineTuner, order: WorkerOrder) -> Precisio
     return chosen
 
 
-def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, audit: Audit, desk: Desk) -> dict[str, Any]:
+def _training_metrics(
+    finetuner: LLMFineTuner, progress: TellProgress, audit: Audit, held_out_digest: str, desk: Desk
+) -> dict[str, Any]:
     """Peak memory from every rank; the rest from rank 0, which speaks for all."""
     metrics: dict[str, Any] = {"peak_memory_bytes": peak_memory_bytes()}
     if not desk.rank.is_main:
@@ -207,4 +209,5 @@ def _training_metrics(finetuner: LLMFineTuner, progress: TellProgress, audit: Au
         "losses": progress.losses,
         "held_out_losses": progress.held_out_losses,
         "data": audit.to_json(),
+        "held_out_digest": held_out_digest,
     }

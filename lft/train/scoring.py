@@ -1,5 +1,6 @@
 """Scores of base and tuned model from their answers, each difference with its interval."""
 
+import math
 from collections.abc import Callable, Sequence
 from statistics import median
 from typing import Any
@@ -94,7 +95,8 @@ def _measure(
         expected = [references[number] for number in drawn]
         now = [metric.again([answers[model][number] for number in drawn], expected) for model in MODELS]
         found.append({name: now[1][name] - now[0][name] for name in names if name in now[0] and name in now[1]})
-    ends = {name: interval([difference[name] for difference in found if name in difference]) for name in names}
+    resampled = {name: [difference[name] for difference in found if name in difference] for name in names}
+    ends = {name: interval(values) if values else (math.nan, math.nan) for name, values in resampled.items()}
     return each, {
         name: (
             base.whole[name],
