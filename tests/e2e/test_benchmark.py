@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -106,8 +107,10 @@ def test_two_ranks_that_are_interrupted_go_on_with_what_was_answered_and_score_a
         said = process.communicate(timeout=100)[0]
     assert process.returncode == 75, said
     adapter = alone.folder / "adapter"
-    assert f"lft benchmark {adapter} --dataset {alone.folder / 'rows.jsonl'} --output-dir {adapter}-benchmark" in said
-    done = run_lft(*WORDS, "--cpu-procs", 2, cwd=alone.folder)
+    again = re.search(r"next +lft (benchmark .*)", said)
+    assert again, said
+    assert again[1].startswith(f"benchmark {adapter} --dataset {alone.folder / 'rows.jsonl'} --model ")
+    done = run_lft(*shlex.split(again[1]), "--cpu-procs", 2, cwd=alone.folder)
     assert measured(done, alone.folder) == alone.measured
     kept = re.search(r"benchmark +(\d+) of 14 batches are answered already", done.stdout)
     assert kept, done.stdout

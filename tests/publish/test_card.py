@@ -91,7 +91,7 @@ def test_the_card_of_a_public_model_names_it_with_the_numbers_of_the_run(tmp_pat
         "| ROUGE-L | 0.250 | 0.350 | +0.100 | +0.050 to +0.150 | better |",
         "| held-out loss | 0.250 | 0.350 | +0.100 | +0.050 to +0.150 | worse |",
         "| my\\_metric | 0.250 | 0.350 | +0.100 | -0.050 to +0.250 | no significant change |",
-        "50 prompts kept out of training",
+        "50 rows kept out of training",
         "Lower is better: held-out loss.",
         "| sources | [`openai/gsm8k`](https://huggingface.co/datasets/openai/gsm8k) (config `main`, split `train`) |",
         "| rows | 972 trained on, 128 held out |",

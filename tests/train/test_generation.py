@@ -102,7 +102,7 @@ def test_prompts_are_taken_from_all_rows_evenly() -> None:
 def test_a_text_is_cut_in_two_between_words_or_characters() -> None:
     assert halves("one two  three four") == ("one two", "three four")
     assert halves("def f(x):\n    return x\n") == ("def f(x):", "return x")
-    assert halves("a\n  b c") == ("a\n  b", "c")
+    assert halves("a\n  bb c") == ("a\n  bb", "c")
     assert halves("\u4e00\u4e8c\u4e09\u56db") == ("\u4e00\u4e8c", "\u4e09\u56db")
 
 
