@@ -160,9 +160,9 @@ class Agent:
                 uploaded = self._upload()
             except UploadError as error:
                 upload_problem = f"{error.message}; {error.next_step}; then: {again}"
-        if self.stop.look() and "upload" in tasks and not uploaded and not upload_problem:
-            words = "stopped while uploading; the adapter is saved"
-            return Outcome(exit_code=self._stop_code, report=report, stopped=words, next_step=again)
+            if not uploaded and not upload_problem:
+                words = "stopped while uploading; the adapter is saved"
+                return Outcome(exit_code=self._stop_code, report=report, stopped=words, next_step=again)
         return Outcome(
             exit_code=DONE, report=report, uploaded=uploaded, upload_problem=upload_problem, problems=tuple(problems)
         )

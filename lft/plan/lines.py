@@ -58,7 +58,7 @@ def plan_lines(
     asked = settings.launch.strategy
     instead = "" if asked in ("auto", strategy) else f", which has nobody to share with: {asked} is for several"
     configs = "accelerate.yaml" + (" and deepspeed.json" if strategy in ("zero2", "zero3") else "")
-    memory = f"   {chosen.memory.describe()}" if chosen.memory else ""
+    memory = f": {chosen.memory.describe()}" if chosen.memory else ""
     why = f"; {chosen.reason}" if chosen.reason else ""
     trained = ""
     if isinstance(model, ModelFacts):

@@ -12,12 +12,22 @@ from lft.publish.page_parts import HEADLINE, change_words, typed
 from lft.publish.run_facts import RunFacts
 from lft.publish.scores import ScoreGroup, compared_scores
 
-DATA = (
-    "source held_out config split revision data_files num_samples max_length text_columns prompt_template chat_template"
-)
 SAME_QUESTIONS = (
-    *(f"data.{name}" for name in DATA.split()),
-    *("benchmark.num_prompts", "benchmark.max_new_tokens", "model.name", "model.revision"),
+    "model.name",
+    "model.revision",
+    "benchmark.num_prompts",
+    "benchmark.max_new_tokens",
+    "data.source",
+    "data.config",
+    "data.split",
+    "data.revision",
+    "data.data_files",
+    "data.num_samples",
+    "data.held_out",
+    "data.max_length",
+    "data.text_columns",
+    "data.prompt_template",
+    "data.chat_template",
 )
 """Settings that must be alike for scores of two runs to be compared."""
 OWN = ("output_dir", "upload.repo_name")

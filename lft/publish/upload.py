@@ -20,7 +20,7 @@ from lft.core.paths import looks_local
 from lft.core.run_dir import RunDir
 from lft.core.settings import UploadSettings
 from lft.core.words import counted, data_size
-from lft.publish.base_model import License, license_on_hub
+from lft.publish.base_model import license_on_hub
 from lft.publish.card import Adapter, card_text, is_own_card, write_card
 from lft.publish.hub_token import find_token
 from lft.publish.patience import persistently, reporting_trouble
@@ -79,7 +79,7 @@ def upload_adapter(
             adapter = Adapter.in_folder(folder)
             license = license_on_hub(api, adapter.base, adapter.base_revision)
             write_card(folder, repo_name, license, wish.revision)
-            files, seen = contents(folder, repo_name, license, wish.revision), list[str]()
+            files, seen = contents(folder), list[str]()
             return persistently(lambda: _publish(api, wish, files, seen, announce), announce)
     except UploadError:
         raise
@@ -148,7 +148,10 @@ def listing(folder: Path, wish: UploadSettings) -> list[str]:
     except HFValidationError as error:
         message, next_step = explain(error, str(wish.repo_name), "")
         raise UploadError(message, next_step=next_step) from None
-    sizes = _sizes(contents(folder, str(wish.repo_name), revision=wish.revision))
+    files = contents(folder)
+    if not is_own_card(folder / "README.md"):
+        files["README.md"] = card_text(folder, str(wish.repo_name), revision=wish.revision).encode()
+    sizes = _sizes(dict(sorted(files.items())))
     width = max(map(len, sizes))
     made = ", made if it does not exist" if wish.create_new else ""
     visible = ", private" if wish.private else ""
@@ -168,9 +171,7 @@ def _need_adapter(folder: Path) -> None:
         )
 
 
-def contents(
-    folder: Path, repo_name: str, license: License | None = None, revision: str | None = None
-) -> dict[str, Path | bytes]:
+def contents(folder: Path) -> dict[str, Path | bytes]:
     """What may leave the machine, by name; a base model's local path becomes its last part. Raises UploadError."""
     found = {path.name: path for pattern in UPLOADED for path in folder.glob(pattern) if path.is_file()}
     picture = RunDir(folder).loss_picture
@@ -180,8 +181,6 @@ def contents(
         base = notes.get(key)
         if base and looks_local(base):
             files[name] = (json.dumps(notes | {key: Path(base).name}, indent=2) + "\n").encode()
-    if not is_own_card(folder / "README.md"):
-        files["README.md"] = card_text(folder, repo_name, license, revision).encode()
     return dict(sorted(files.items()))
 
 

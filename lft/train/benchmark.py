@@ -28,6 +28,7 @@ from lft.train.row_losses import row_losses
 SAMPLES = 8
 ANSWERS_DEPEND_ON = ("lft", "torch", "transformers", "peft")
 """Packages whose other version might answer otherwise."""
+END_BYTES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +107,23 @@ def digest(order: WorkerOrder, asked: list[Question], adapter: Path) -> str:
     return whole.hexdigest()[:16]
 
 
-def _files_of(model: str) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the files of a base model on this machine, which may have been replaced."""
-    path = expanded(model)
+def _files_of(model: str) -> list[tuple[str, int, str]]:
+    """Name, size and ends of the files of a base model on this machine: others may have been put in their place.
+
+    Nothing that differs between nodes with copies of their own, whose answers would not be each other's.
+    """
     if not looks_local(model):
         return []
+    path = expanded(model)
     files = sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
-    return [(each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in files]
+    return [(each.name, each.stat().st_size, _ends(each)) for each in files]
+
+
+def _ends(path: Path) -> str:
+    with path.open("rb") as file:
+        first = file.read(END_BYTES)
+        file.seek(max(0, path.stat().st_size - END_BYTES))
+        return hashlib.sha256(first + file.read()).hexdigest()
 
 
 def answer_share(

@@ -8,6 +8,7 @@ from typing import Any
 
 from lft.core.errors import DataError
 from lft.core.hardware import cpu_cores
+from lft.core.local_metric import ROUGE
 from lft.core.order import WorkerReport
 from lft.core.run_dir import Attempt, RunDir
 from lft.core.words import counted
@@ -34,7 +35,8 @@ def benchmark(desk: Desk) -> dict[str, Any]:
     if not asked:
         finetuner.announce("benchmark  no held-out row has a prompt and an answer; see data.held_out")
         return {}
-    tell_unscored(finetuner, asked)
+    if ROUGE in settings.benchmark.metrics:
+        tell_unscored(finetuner, asked)
     digest = bench.digest(order, asked, Path(finetuner.output_dir))
     work = SharedWork(RunDir(settings.output_dir), attempt, digest, bench.batches(asked, settings.benchmark.batch_size))
     if work.found:

@@ -154,7 +154,9 @@ def _rows_needed(order: WorkerOrder) -> int | None:
             "how many rows the packs of a streamed source hold is not known before they are read",
             next_step="say how many rows to read: --set data.num_samples=100000",
         )
-    rows = training.max_steps * training.batch_size * order.accumulation * order.world_size
+    # the training's rows in any job, which may have other ranks: other rows would be held out
+    global_batch = training.global_batch_size or training.batch_size * order.accumulation * order.world_size
+    rows = training.max_steps * global_batch
     return ceil(rows / (1 - data.held_out) if data.held_out < 1 else rows + data.held_out)
 
 

@@ -24,13 +24,25 @@ class Service:
     """Where people find it."""
     end: Callable[[Any, bool], None]
     """Tell the service that the run has ended, and whether well; returns when all that was told has arrived."""
-    go_on: Callable[[str], Mapping[str, str]] = lambda _: {}
-    """The variables with which its callback goes on with a run."""
+    variables: Callable[[Path, str | None], Mapping[str, str]] = lambda _folder, _known: {}
+    """With which its callback begins: by the folder of our run, and the service's run to go on with, if there is one."""
+    run_name: Callable[[str, str | None], str] = lambda usual, _known: usual
+    """What its run is called."""
 
 
 def _wandb_address(wandb: Any) -> str:
     # asked for its address, an offline run warns
     return wandb.run.sync_dir if wandb.run.offline else str(wandb.run.url)
+
+
+def _wandb_variables(folder: Path, known: str | None) -> Mapping[str, str]:
+    """Files with those of our run instead of in the current directory."""
+    return {"WANDB_DIR": str(folder)} | ({"WANDB_RUN_ID": known, "WANDB_RESUME": "allow"} if known else {})
+
+
+def _mlflow_variables(_folder: Path, known: str | None) -> Mapping[str, str]:
+    """No parameters again: they are there, MLflow refuses to change any, and another number of ranks would."""
+    return {"MLFLOW_RUN_ID": known, "MLFLOW_MAX_LOG_PARAMS": "0"} if known else {}
 
 
 def without_credentials(text: str) -> str:
@@ -48,19 +60,20 @@ SERVICES: Mapping[Tracker, Service] = {
         run=lambda wandb: str(wandb.run.id),
         address=_wandb_address,
         end=lambda wandb, is_well: wandb.finish(exit_code=int(not is_well)),
-        go_on=lambda run: {"WANDB_RUN_ID": run, "WANDB_RESUME": "allow"},
+        variables=_wandb_variables,
     ),
     "mlflow": Service(
         run=lambda mlflow: str(mlflow.active_run().info.run_id),
         address=_mlflow_address,
         end=lambda mlflow, is_well: mlflow.end_run("FINISHED" if is_well else "FAILED"),
-        # parameters are there, and MLflow refuses to change any: another number of ranks would do so
-        go_on=lambda run: {"MLFLOW_RUN_ID": run, "MLFLOW_MAX_LOG_PARAMS": "0"},
+        variables=_mlflow_variables,
     ),
     "trackio": Service(
         run=lambda trackio: str(trackio.context_vars.current_run.get().name),
         address=lambda trackio: trackio.context_vars.current_space_id.get() or "trackio show",
         end=lambda trackio, _: trackio.finish() if trackio.context_vars.current_run.get() else None,
+        # it goes on with whatever run has the same name, of other folders too
+        run_name=lambda usual, known: known or f"{usual}-{token_hex(4)}",
     ),
 }
 """TensorBoard is none: its files are in the run's folder."""
@@ -69,13 +82,3 @@ SERVICES: Mapping[Tracker, Service] = {
 def service_of(name: Tracker) -> tuple[Service, Any] | None:
     """The service and its package; None for TensorBoard."""
     return (SERVICES[name], sys.modules[PACKAGES[name]]) if name in SERVICES else None
-
-
-def trackio_name(run_name: str) -> str:
-    """A name of its own: Trackio goes on with whatever run has the same, of other folders too."""
-    return f"{run_name}-{token_hex(4)}"
-
-
-def wandb_folder(run: Path) -> dict[str, str]:
-    """Where wandb keeps a run's files: with the run, instead of in the current directory."""
-    return {"WANDB_DIR": str(run)}

@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -20,7 +20,7 @@ from lft.core.files import write_text
 from lft.core.rank import with_defaults
 from lft.core.run_dir import RunDir
 from lft.core.trackers import PACKAGES, Tracker, missing_trackers
-from lft.train.tracker_services import service_of, trackio_name, wandb_folder, without_credentials
+from lft.train.tracker_services import service_of, without_credentials
 
 SECONDS_BETWEEN_FLUSHES = 10
 """Of TensorBoard's files, which are looked at while training goes on; the writer's own default is 120."""
@@ -29,7 +29,8 @@ START_SECONDS = 120.0
 END_SECONDS = 60.0
 END_AFTER_FAILURE_SECONDS = 10.0
 """The launcher waits for a failed rank to leave, but not for long."""
-POLL_SECONDS = 0.05
+LOOK_SECONDS = 0.1
+"""Between two looks at whether to go on waiting."""
 logger = logging.getLogger(__name__)
 
 
@@ -95,7 +96,7 @@ class Telling(TrainerCallback):
         self._pass_on(self.tracker.on_train_end, args, copy.copy(state), control, **kwargs)
         self._pass_on(self._end, is_well=True)
 
-    def leave(self, *, is_well: bool) -> "Future[None]":
+    def leave(self, *, is_well: bool) -> Future[None]:
         """Close it wherever training is; done when everything has arrived."""
         ended = self._pass_on(self._end, is_well=is_well)
         self._thread.shutdown(wait=False)
@@ -109,11 +110,10 @@ class Telling(TrainerCallback):
             self.tracker.on_train_begin(args, state, control, **kwargs)
             return
         kind, module = service
-        self._memory.run_dir.run.mkdir(parents=True, exist_ok=True)  # of wandb, which else takes /tmp
-        if self.name == "trackio":
-            args = copy.copy(args)
-            args.run_name = known or trackio_name(str(args.run_name))
-        with with_defaults(wandb_folder(self._memory.run_dir.run) | (dict(kind.go_on(known)) if known else {})):
+        folder, args = self._memory.run_dir.run, copy.copy(args)
+        folder.mkdir(parents=True, exist_ok=True)  # wandb else takes /tmp
+        args.run_name = kind.run_name(str(args.run_name), known)
+        with with_defaults(kind.variables(folder, known)):
             self.tracker.on_train_begin(args, state, control, **kwargs)
         self._memory.keep(self.name, kind.run(module))
         self._announce(f"tracker    {self.name}: {kind.address(module)}")
@@ -126,7 +126,7 @@ class Telling(TrainerCallback):
         elif isinstance(self.tracker, TensorBoardCallback) and self.tracker.tb_writer is not None:
             self.tracker.tb_writer.close()
 
-    def _pass_on(self, tell: Callable[..., None], *arguments: Any, **named: Any) -> "Future[None]":
+    def _pass_on(self, tell: Callable[..., None], *arguments: Any, **named: Any) -> Future[None]:
         """Once training goes on, no tracker is worth it."""
 
         def pass_on() -> None:
@@ -165,15 +165,14 @@ def trackers_of(
 
 def end_trackers(*, is_well: bool, go_on: Callable[[], bool] = lambda: True) -> None:
     """Close what is open, and wait until everything has arrived: 60 s at most, 10 after a failure, while `go_on` says so."""
-    leaving = [(each.name, each.leave(is_well=is_well)) for each in OPEN]
+    leaving = {each.leave(is_well=is_well): each.name for each in OPEN}
     OPEN.clear()
-    seconds = END_SECONDS if is_well else END_AFTER_FAILURE_SECONDS
-    deadline = time.monotonic() + seconds
-    while not all(ended.done() for _, ended in leaving) and time.monotonic() < deadline and go_on():
-        time.sleep(POLL_SECONDS)
-    for name, ended in leaving:
-        if not ended.done():
-            logger.warning("%s has not taken everything; what it was not told is lost", name)
+    deadline = time.monotonic() + (END_SECONDS if is_well else END_AFTER_FAILURE_SECONDS)
+    late = set(leaving)
+    while late and time.monotonic() < deadline and go_on():
+        late = wait(late, timeout=LOOK_SECONDS).not_done
+    for ended in late:
+        logger.warning("%s has not taken everything; what it was not told is lost", leaving[ended])
 
 
 def _tracker(name: Tracker, run_dir: RunDir, first_step: int) -> TrainerCallback:

@@ -20,8 +20,12 @@ def test_rows_that_were_trained_on_are_never_asked_as_held_out_and_a_benchmark_i
     done = run_lft("launch", run_file, "--cpu-procs", 1, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
-    again = run_lft("benchmark", out.output_dir, "--cpu-procs", 1, cwd=tmp_path)
+    otherwise = ("--num-prompts", 5, "--set", "benchmark.max_new_tokens=3")
+    again = run_lft("benchmark", out.output_dir, *otherwise, "--cpu-procs", 1, cwd=tmp_path)
     assert again.returncode == 0, again.stdout + again.stderr
+    page = out.page.read_text(encoding="utf-8")
+    assert "the same 5 held-out prompts" in page
+    assert "Answers end after 3 tokens" in page, "the page is of the benchmark it shows, whatever the run asked for"
     rows.write_text("\n".join(demo_lines(72)[:50]), encoding="utf-8")
     changed = run_lft("benchmark", out.output_dir, "--cpu-procs", 1, cwd=tmp_path)
     assert changed.returncode != 0

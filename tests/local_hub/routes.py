@@ -268,7 +268,7 @@ def _how_to_send(request: Request, sha256: str, size: int) -> dict[str, object]:
     address, part_bytes = f"{request.base_url}/_large/{sha256}", request.store.part_bytes
     if part_bytes is None or size <= part_bytes:
         return {"href": address}
-    parts = {str(number): f"{address}/{number}" for number in range(1, -(-size // part_bytes) + 1)}
+    parts = {str(number): f"{address}/part-{number}" for number in range(1, -(-size // part_bytes) + 1)}
     return {"href": f"{address}/all", "header": {"chunk_size": str(part_bytes)} | parts}
 
 
@@ -346,7 +346,7 @@ ROUTES: list[tuple[str, str, Callable[..., Response]]] = [
     ("POST", rf"{_API}/commit/([^/]+)", _commit),
     ("POST", rf"{_PAGE}\.git/info/lfs/objects/batch", _large_files_wanted),
     ("PUT", r"/_large/([0-9a-f]{64})", _large_file),
-    ("PUT", r"/_large/([0-9a-f]{64})/([0-9]+)", _large_file_part),
+    ("PUT", r"/_large/([0-9a-f]{64})/part-([0-9]+)", _large_file_part),
     ("POST", r"/_large/([0-9a-f]{64})/all", _large_file_whole),
     ("POST", r"/_large_verify", _large_file_verified),
     ("GET HEAD", rf"{_PAGE}/resolve/([^/]+)/(.+)", _download),

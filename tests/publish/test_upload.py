@@ -5,7 +5,6 @@ The Hub runs on this machine; its client runs in a process of its own, with its 
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -205,7 +204,7 @@ def test_weights_that_the_hub_wants_in_parts_arrive_whole(hub: LocalHub, tmp_pat
     code, said = lft_upload(hub, tmp_path, "--create-new")
     assert code == 0, said
     assert hub.files("alice/x")[weights.name] == weights.read_bytes()
-    sent = [path for method, path in hub.requests if method == "PUT" and re.search("/_large/[0-9a-f]+/", path)]
+    sent = [path for method, path in hub.requests if method == "PUT" and "/part-" in path]
     assert len(sent) == len(set(sent)) == 13
 
 
@@ -246,6 +245,21 @@ def test_a_dry_run_lists_files_and_sizes_without_token_network_or_trace(hub: Loc
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
+def test_a_dry_run_refuses_the_names_that_an_upload_refuses(hub: LocalHub, tmp_path: Path) -> None:
+    finished_run(tmp_path / "out", {"repo_name": "alice/x"})
+    code, said = lft_upload(hub, tmp_path, "--dry-run", "--repo-name", "alice/x.git")
+    assert code == 64
+    assert '"alice/x.git" is not a repository name' in said
+
+
+def test_the_card_of_a_branch_loads_what_is_on_it(hub: LocalHub, tmp_path: Path) -> None:
+    finished_run(tmp_path / "out", {"repo_name": "alice/x"})
+    assert lft_upload(hub, tmp_path, "--create-new", "--revision", "next")[0] == 0
+    card = hub.files("alice/x", branch="next")["README.md"].decode()
+    assert 'PeftModel.from_pretrained(base, adapter, revision="next")' in card
+    assert 'AutoTokenizer.from_pretrained(adapter, revision="next")' in card
+
+
 @pytest.mark.parametrize(
     ("content", "code", "said"),
     [
@@ -266,6 +280,27 @@ def test_a_token_comes_from_a_file_and_whatever_else_that_holds_is_not_shown(
         (tmp_path / name).write_text(content)
     ended, text = lft_upload(hub, tmp_path, "--token-file", name, token=WRONG)
     assert (ended, said in text) == (code, True), text
+
+
+def test_where_the_client_keeps_no_readable_token_is_one_clear_error(hub: LocalHub, tmp_path: Path) -> None:
+    finished_run(tmp_path / "out", {"repo_name": "alice/x"})
+    code, said = lft_upload(hub, tmp_path, token="", HF_TOKEN_PATH=str(tmp_path))
+    assert code == 64
+    assert "the Hub's client cannot read its token: Is a directory" in said
+    code, said = lft_upload(hub, tmp_path, "--token-file", "a" * 300)
+    assert code == 64
+    assert "the token file cannot be read" in said
+    assert "aaa" not in said, "it may be the token itself"
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", "lft.json"])
+def test_a_damaged_file_of_the_adapter_is_named(name: str, hub: LocalHub, tmp_path: Path) -> None:
+    (finished_run(tmp_path / "out", {"repo_name": "alice/x"}) / name).write_text("{")
+    for options in (("--dry-run",), ("--create-new",)):
+        code, said = lft_upload(hub, tmp_path, *options)
+        assert code == 64
+        assert f"{name} is damaged: a JSON object is expected" in said
+    assert ("models", "alice/x") not in hub.store.repositories
 
 
 def test_the_client_s_debug_output_does_not_show_the_token(hub: LocalHub, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def refusing(n: int, status: int, path: str, message: str = "told to fail", **he
 
 def _breaking_a_part(hub: LocalHub, _name: str) -> None:
     hub.send_in_parts(2**20)
-    hub.drop_next(1, "/7", bytes_read=2**19)
+    hub.drop_next(1, "/part-7", bytes_read=2**19)
 
 
 def _faults() -> list[Fault]:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from lft.data.example import Example
 from lft.data.token_block import Tokenization, TokenRules
 from lft.train.benchmark import Question, halves, spread
-from lft.train.benchmark_job import tell_cut
+from lft.train.benchmark_job import tell_cut, tell_unscored
 from lft.train.finetuner import LLMFineTuner
 from lft.train.generation import answer_all, generate_answers, greedy, length_batches, prompt_tokens, room
 from lft.train.loss import TrainedTokens
@@ -69,7 +69,11 @@ def test_answers_are_the_likeliest_whatever_sampling_the_checkpoint_suggests(tin
     model.generation_config.do_sample, model.generation_config.temperature = True, 5.0
     model.generation_config.eos_token_id = [0, 2]
     prompts = prompt_tokens(tokenizer, "chat", [row["prompt"] for row in ROWS[:4]])
-    assert answer_all(model, tokenizer, prompts, 8, 4) == answer_all(model, tokenizer, prompts, 8, 4)
+    likeliest = answer_all(model, tokenizer, prompts, 8, 4)
+    assert likeliest == answer_all(model, tokenizer, prompts, 8, 4)
+    model.generation_config.repetition_penalty, model.generation_config.num_beams = 50.0, 3
+    model.generation_config.min_new_tokens, model.generation_config.no_repeat_ngram_size = 8, 1
+    assert answer_all(model, tokenizer, prompts, 8, 4) == likeliest
     assert greedy(model, tokenizer, 8).eos_token_id == [0, 2]
 
 
@@ -90,6 +94,15 @@ def test_prompts_that_are_asked_without_their_beginning_are_counted_aloud() -> N
         "(benchmark.max_new_tokens)"
     ]
     tell_cut(finetuner, asked[:2], max_new_tokens=20)
+    assert len(said) == 1
+
+
+def test_texts_that_rouge_cannot_count_are_told() -> None:
+    said: list[str] = []
+    finetuner = cast(LLMFineTuner, SimpleNamespace(announce=said.append))
+    tell_unscored(finetuner, [Question("", text, [1], {}) for text in ("\u043e\u0434\u0438\u043d", "one", "\u4e00")])
+    assert "2 of 3 texts have none" in said[0]
+    tell_unscored(finetuner, [Question("", "Eins", [1], {})])
     assert len(said) == 1
 
 

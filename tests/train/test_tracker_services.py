@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import yaml
 
 from lft.core.run_dir import RunDir
 from lft.demo.tiny import make_tiny
+from tests.runs import wait_for
 
 PYTHON = Path(sys.prefix, "trackers", "bin", "python")
 """A second environment over this one: MLflow wants other versions of packages that are pinned here."""
@@ -92,10 +92,7 @@ def test_a_run_that_was_stopped_and_goes_on_is_one_run_of_each_service_with_ever
 
     first = subprocess.Popen([*lft, "launch", "run.yaml"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     logs = out.events / "rank-0.jsonl"
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not (logs.exists() and '"kind": "log"' in logs.read_text(encoding="utf-8")) and first.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: logs.exists() and '"kind": "log"' in logs.read_text(encoding="utf-8"), DEADLINE_SECONDS)
     first.send_signal(signal.SIGTERM)
     said, _ = first.communicate(timeout=DEADLINE_SECONDS)
     assert first.returncode == 75, said
