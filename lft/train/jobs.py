@@ -140,11 +140,11 @@ def prepared_data(finetuner: LLMFineTuner, desk: Desk) -> Prepared:
         settings,
         processes=max(1, cpu_cores() // rank.local_world_size),
         between=between,
-        rows_needed=_rows_needed(desk.order),
+        rows_needed=rows_needed(desk.order),
     )
 
 
-def _rows_needed(order: WorkerOrder) -> int | None:
+def rows_needed(order: WorkerOrder) -> int | None:
     """How many rows a run of max_steps can use at most, for a source that is streamed."""
     data, training = order.settings.data, order.settings.training
     if not data.streaming or training.max_steps is None:
