@@ -23,7 +23,6 @@ from lft.launch.follow import (
 )
 from lft.launch.restart import benchmark_again
 from lft.plan.launch_plan import LaunchPlan
-from lft.publish.card import Adapter
 from lft.publish.history import read_history
 from lft.publish.report import Report, make_report, read_report
 from lft.publish.run_facts import AttemptFacts, Choice, RunFacts, State
@@ -49,7 +48,6 @@ def read_facts(run_dir: RunDir) -> RunFacts:
         attempts=tuple(map(_attempt, reversed(read_status(run_dir).attempts), run_dir.attempts())),
         history=read_history(run_dir.events / "rank-0.jsonl", _began(run_dir)),
         again=benchmark_again(elsewhere) if elsewhere else "",
-        style=Adapter.in_folder(run_dir.output_dir).style,
     )
 
 

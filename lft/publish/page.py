@@ -10,6 +10,7 @@ from lft.core.files import write_text
 from lft.core.paths import looks_local
 from lft.core.run_dir import RunDir
 from lft.core.settings_file import to_yaml
+from lft.publish.card import Adapter
 from lft.publish.card_usage import usage_here
 from lft.publish.chart import Chart, Tick, make_chart
 from lft.publish.comparison import Comparison
@@ -66,7 +67,7 @@ def report_page(facts: RunFacts) -> str:
         "attempts": [(attempt, *attempt_times(attempt)) for attempt in facts.attempts],
         "changed": changed_settings(facts.settings),
         "run_file": to_yaml(facts.settings),
-        "use": usage_here(facts.output_dir, facts.style) if training else "",
+        "use": usage_here(facts.output_dir, Adapter.in_folder(facts.output_dir).style) if training else "",
         "commands": commands(facts),
         "files": _files(run_dir),
     }

@@ -56,8 +56,6 @@ class RunFacts:
     history: History
     again: str
     """What measures it again, where nothing was trained here but an adapter from elsewhere was benchmarked."""
-    style: str
-    """How prompts were written: chat, pair or text."""
 
     @property
     def name(self) -> str:
